@@ -1,0 +1,2 @@
+//! ployzctl
+fn main() {}

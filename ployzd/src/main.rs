@@ -1,0 +1,2 @@
+//! ployzd
+fn main() {}

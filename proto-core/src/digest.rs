@@ -1,0 +1,106 @@
+//! SHA-256 over a canonical encoding: JSON with sorted keys and no white space.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use sha2::{Digest as _, Sha256};
+
+/// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest([u8; 32]);
+
+impl Digest {
+    /// The digest of raw bytes.
+    #[must_use]
+    pub fn of_bytes(bytes: &[u8]) -> Self {
+        Self(Sha256::digest(bytes).into())
+    }
+
+    /// The digest of a value's canonical encoding.
+    ///
+    /// # Panics
+    ///
+    /// If the value cannot be written as JSON: every type that is digested has string keys only.
+    #[must_use]
+    pub fn of<T: Serialize + ?Sized>(value: &T) -> Self {
+        // `serde_json::Value` keeps objects in a BTreeMap, so going through it sorts the keys.
+        let value = serde_json::to_value(value).expect("digested types are plain JSON");
+        Self::of_bytes(value.to_string().as_bytes())
+    }
+
+    /// The first 12 hexadecimal digits: for names, which people read.
+    #[must_use]
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
+}
+
+impl std::fmt::Display for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for Digest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Digest({})", self.short())
+    }
+}
+
+/// The text is no digest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a digest: 64 lower-case hexadecimal digits are wanted")]
+pub struct DigestError;
+
+impl std::str::FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let bytes = text.as_bytes();
+        if bytes.len() != 64 {
+            return Err(DigestError);
+        }
+        let nibble = |byte: u8| match byte {
+            b'0'..=b'9' => Ok(byte - b'0'),
+            b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(DigestError),
+        };
+        let mut out = [0; 32];
+        for (slot, pair) in out.iter_mut().zip(bytes.chunks_exact(2)) {
+            *slot = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(out))
+    }
+}
+
+impl Serialize for Digest {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Digest {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn key_order_does_not_matter_and_values_do() {
+        let a: serde_json::Value = serde_json::from_str(r#"{"b":1,"a":[2]}"#).unwrap();
+        let b: serde_json::Value = serde_json::from_str(r#"{"a":[2], "b":1}"#).unwrap();
+        let c: serde_json::Value = serde_json::from_str(r#"{"a":[2], "b":2}"#).unwrap();
+        assert_eq!(Digest::of(&a), Digest::of(&b));
+        assert_ne!(Digest::of(&a), Digest::of(&c));
+    }
+
+    #[test]
+    fn a_digest_reads_back_what_it_wrote() {
+        let digest = Digest::of_bytes(b"ployz");
+        assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert!("xyz".parse::<Digest>().is_err());
+        assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
+    }
+}

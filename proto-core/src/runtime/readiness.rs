@@ -1,0 +1,74 @@
+use serde::{Deserialize, Serialize};
+
+use crate::span::Span;
+
+/// When an instance counts as ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Readiness {
+    /// What to try. Exactly one of `http`, `tcp`, `exec`.
+    #[serde(flatten)]
+    pub probe: Probe,
+    /// Between two probes.
+    #[serde(default = "interval")]
+    pub interval: Span,
+    /// How long one probe may take.
+    #[serde(default = "timeout")]
+    pub timeout: Span,
+    /// How many probes may fail after `start_period` before the instance counts as failed.
+    #[serde(default = "retries")]
+    pub retries: u32,
+    /// Failures within this time after the start do not count.
+    #[serde(default = "start_period")]
+    pub start_period: Span,
+}
+
+fn interval() -> Span {
+    Span::from_secs(1)
+}
+
+fn timeout() -> Span {
+    Span::from_secs(2)
+}
+
+fn retries() -> u32 {
+    3
+}
+
+fn start_period() -> Span {
+    Span::from_secs(30)
+}
+
+/// One kind of probe.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Probe {
+    /// `GET` that must answer with a status of 200 to 399.
+    Http {
+        /// Absolute path, with a query if wanted.
+        path: String,
+        /// Port name.
+        port: String,
+    },
+    /// A connection must be accepted.
+    Tcp {
+        /// Port name.
+        port: String,
+    },
+    /// A command run in the instance must exit with 0.
+    Exec {
+        /// The command and its arguments.
+        command: Vec<String>,
+    },
+}
+
+impl Probe {
+    /// The port name that is probed, if any.
+    #[must_use]
+    pub fn port(&self) -> Option<&str> {
+        match self {
+            Self::Http { port, .. } | Self::Tcp { port } => Some(port),
+            Self::Exec { .. } => None,
+        }
+    }
+}
