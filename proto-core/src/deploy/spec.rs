@@ -48,6 +48,8 @@ pub struct ServiceSpec {
     pub readiness: Option<Readiness>,
     /// How a change is rolled out.
     pub rollout: Rollout,
+    /// What becomes of a deploy when this service's new instances do not become ready.
+    pub on_failure: OnFailure,
 }
 
 impl ServiceSpec {
@@ -81,7 +83,7 @@ pub enum Replicas {
 }
 
 /// A condition on the machine: `attribute == value` or `attribute != value`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Constraint {
     /// What is looked at.
     pub attribute: Topology,
@@ -92,7 +94,7 @@ pub struct Constraint {
 }
 
 /// An attribute of a machine.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Topology {
     /// Its id.
@@ -103,6 +105,26 @@ pub enum Topology {
     Az,
     /// One of its labels.
     Label(String),
+}
+
+impl std::fmt::Display for Topology {
+    /// As a manifest writes it: `machine`, `region`, `az`, `label.disk`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Machine => f.write_str("machine"),
+            Self::Region => f.write_str("region"),
+            Self::Az => f.write_str("az"),
+            Self::Label(name) => write!(f, "label.{name}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Constraint {
+    /// As a manifest writes it: `region == eu`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let operator = if self.equal { "==" } else { "!=" };
+        write!(f, "{} {operator} {}", self.attribute, self.value)
+    }
 }
 
 /// What is set aside for each instance; zero sets nothing aside.
@@ -123,7 +145,7 @@ impl Reservation {
 }
 
 /// How requests reach a service: any of the host names, and a path that starts with whole segments of the prefix.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Route {
     /// Host names, at least one.
     pub hostnames: Vec<HostName>,
@@ -142,6 +164,19 @@ pub struct Rollout {
     pub batch: u32,
     /// How long an old instance goes on serving what it has begun, after the gateways sent new requests elsewhere.
     pub drain: Span,
+}
+
+/// What becomes of a deploy when a service's new instances do not become ready.
+///
+/// Before the commit both undo everything that the deploy did, and the old instances serve on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFailure {
+    /// The deploy is undone.
+    #[default]
+    Abort,
+    /// The deploy is undone; where it was committed already, the commit before it is made the head's content again.
+    Rollback,
 }
 
 /// In which order old instances go and new ones come. The head moves once, when all new ones are ready.

@@ -3,8 +3,9 @@ use serde::{Deserialize, Serialize};
 use crate::span::Span;
 
 /// When an instance counts as ready.
+///
+/// The manifest reader refuses unknown keys; here, where it is read back from the store, a newer daemon's are ignored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Readiness {
     /// What to try. Exactly one of `http`, `tcp`, `exec`.
     #[serde(flatten)]
@@ -41,7 +42,7 @@ fn start_period() -> Span {
 
 /// One kind of probe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case")]
 pub enum Probe {
     /// `GET` that must answer with a status of 200 to 399.
     Http {
@@ -69,6 +70,33 @@ impl Probe {
         match self {
             Self::Http { port, .. } | Self::Tcp { port } => Some(port),
             Self::Exec { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_reads_back_and_a_newer_field_is_ignored() {
+        let probes = [
+            Probe::Http { path: "/healthz".into(), port: "http".into() },
+            Probe::Tcp { port: "db".into() },
+            Probe::Exec { command: vec!["true".into()] },
+        ];
+        for probe in probes {
+            let readiness = Readiness {
+                probe,
+                interval: Span::from_secs(7),
+                timeout: timeout(),
+                retries: 9,
+                start_period: start_period(),
+            };
+            let mut stored = serde_json::to_value(&readiness).unwrap();
+            assert_eq!(serde_json::from_value::<Readiness>(stored.clone()).unwrap(), readiness);
+            stored["later"] = true.into();
+            assert_eq!(serde_json::from_value::<Readiness>(stored).unwrap(), readiness);
         }
     }
 }
