@@ -1,0 +1,192 @@
+//! What a coordinator says to a machine, and what the machine answers.
+
+use serde::{Deserialize, Serialize};
+
+use super::plan::Action;
+use crate::id::{Epoch, MachineId, Namespace, OperationId, StepId};
+use crate::runtime::{ObservedInstance, RuntimeError, RuntimeFacts};
+use crate::span::Span;
+use crate::store::{Revision, Scope};
+
+/// A message to a machine. JSON on `ployz.cmd.<machine>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Shape version, 1.
+    pub v: u32,
+    /// On whose behalf.
+    pub operation: OperationId,
+    /// How long the sender waits for the answer.
+    pub deadline: Span,
+    /// What is wanted.
+    pub body: CommandBody,
+}
+
+/// What is wanted of a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum CommandBody {
+    /// Look, change nothing. Needs no epoch. Answered with [`CommandReply::Observed`].
+    Observe {
+        /// Instances of this namespace, or of all.
+        namespace: Option<Namespace>,
+        /// Are these images here?
+        images: Vec<String>,
+        /// Are these machine ports taken?
+        ports: Vec<u16>,
+    },
+    /// From now on reject lower epochs of the scope; answer when no effect of a lower one can still land.
+    /// Answered with [`CommandReply::Done`].
+    Barrier {
+        /// The fenced scope.
+        scope: Scope,
+        /// The new floor.
+        epoch: Epoch,
+    },
+    /// Make it true. Answered with [`CommandReply::Done`] or [`CommandReply::Failed`].
+    Perform {
+        /// The fenced scope.
+        scope: Scope,
+        /// The sender's epoch.
+        epoch: Epoch,
+        /// The step, for idempotence and for the journal.
+        step: StepId,
+        /// What.
+        action: Action,
+        /// The store position of the operation's commit, once there is one.
+        commit: Option<Revision>,
+    },
+}
+
+/// A machine's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum CommandReply {
+    /// To [`CommandBody::Observe`].
+    Observed(MachineObservation),
+    /// It is so. The note is for people: what was worth saying.
+    Done {
+        /// For example that a gateway did not answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        note: Option<String>,
+    },
+    /// The epoch is lower than one that this machine has seen. Nothing was done, and nothing will be.
+    Stale {
+        /// The highest that it has seen.
+        floor: Epoch,
+    },
+    /// It is not so, and nothing of this command is under way any more.
+    Failed(StepFailure),
+    /// This machine cannot tell: the runtime lost an answer and does not say what became of it. Ask again.
+    Unknown,
+}
+
+/// A machine as it sees itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineObservation {
+    /// Which machine.
+    pub machine: MachineId,
+    /// Its labelled instances.
+    pub instances: Vec<ObservedInstance>,
+    /// What it offers.
+    pub facts: RuntimeFacts,
+    /// The runtime's name: `docker` or `process`.
+    pub runtime: String,
+}
+
+/// Why a step cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(tag = "failure", rename_all = "snake_case")]
+pub enum StepFailure {
+    /// The runtime would not.
+    #[error("{error}")]
+    Runtime {
+        /// What it said.
+        error: RuntimeError,
+    },
+    /// It ended before it was ready.
+    #[error("{instance} exited with code {code}{}", restarted(*restarts))]
+    Exited {
+        /// The instance.
+        instance: crate::id::InstanceName,
+        /// Its exit code.
+        code: i32,
+        /// How often the runtime had started it again.
+        restarts: u32,
+        /// Its last log lines.
+        logs: Vec<String>,
+    },
+    /// Its readiness probe went on failing.
+    #[error("{instance} did not become ready: {probe}")]
+    NotReady {
+        /// The instance.
+        instance: crate::id::InstanceName,
+        /// What the last probe said.
+        probe: String,
+        /// Its last log lines.
+        logs: Vec<String>,
+    },
+    /// Another instance has the address that the plan drew.
+    #[error("the address of {instance} is in use by {by}")]
+    AddressTaken {
+        /// The instance.
+        instance: crate::id::InstanceName,
+        /// Who has it.
+        by: crate::id::InstanceName,
+    },
+}
+
+fn restarted(restarts: u32) -> String {
+    match restarts {
+        0 => String::new(),
+        n => format!(" (after {n} restarts)"),
+    }
+}
+
+impl StepFailure {
+    /// The stable code of the error.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Runtime { error } => match error {
+                RuntimeError::ImageMissing { .. } => "IMAGE_MISSING",
+                RuntimeError::NameTaken { .. } => "NAME_TAKEN",
+                RuntimeError::PortInUse { .. } => "PORT_IN_USE",
+                RuntimeError::DiskFull { .. } => "DISK_FULL",
+                RuntimeError::NoSuchInstance { .. } => "NO_SUCH_INSTANCE",
+                RuntimeError::CannotRun { .. } => "CANNOT_RUN",
+                RuntimeError::Unavailable { .. } => "RUNTIME_AWAY",
+                RuntimeError::Other { .. } => "RUNTIME_ERROR",
+            },
+            Self::Exited { .. } => "INSTANCE_EXITED",
+            Self::NotReady { .. } => "NOT_READY",
+            Self::AddressTaken { .. } => "ADDRESS_TAKEN",
+        }
+    }
+
+    /// The last log lines of the instance, if it had come so far.
+    #[must_use]
+    pub fn logs(&self) -> &[String] {
+        match self {
+            Self::Exited { logs, .. } | Self::NotReady { logs, .. } => logs,
+            Self::Runtime { .. } | Self::AddressTaken { .. } => &[],
+        }
+    }
+}
+
+/// Why a command was not carried to a machine. It did not arrive, and never will.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum BusError {
+    /// Nobody listens on the machine's subject.
+    #[error("machine {machine} does not answer: nobody listens on its subject")]
+    NoResponders {
+        /// The machine.
+        machine: MachineId,
+    },
+    /// There is no connection to the bus.
+    #[error("the bus is away: {detail}")]
+    Unavailable {
+        /// What was tried.
+        detail: String,
+    },
+}
