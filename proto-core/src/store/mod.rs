@@ -4,10 +4,12 @@
 //! stream, so revisions order all writes. What each key holds is in [`facts`].
 
 pub mod facts;
+mod follow;
 mod key;
 
 use serde::{Deserialize, Serialize};
 
+pub use follow::FollowEvent;
 pub use key::{Key, KeyError, Scope};
 
 use crate::span::Span;
