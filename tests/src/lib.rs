@@ -1,1 +1,3 @@
-//! tests
+//! What the end-to-end tests share: real parts, started and cleaned up.
+
+pub mod docker;

@@ -1,0 +1,70 @@
+use std::time::Duration;
+
+use bollard::models::ContainerStateStatusEnum;
+use proto_core::id::InstanceName;
+use proto_core::runtime::RuntimeReply;
+use tokio::time::{Instant, sleep};
+
+use super::connections::orphans;
+use super::error::{Answer, unavailable};
+use super::{Docker, Found, PATIENT, observe};
+
+impl Docker {
+    /// Waits until nothing that an earlier incarnation of the daemon asked for can still happen to `instance`.
+    ///
+    /// The difficulty: a daemon that was killed may have left a request behind, unread in the queue of the engine's socket or half
+    /// done, and the engine carries it out although nobody waits for the answer. Neither reading the container's state nor a
+    /// later request of our own says that this is over, since the engine handles each connection on its own. The kernel
+    /// does know: the engine closes a connection when it has finished with its request, so as long as a connection without a
+    /// living client exists on the engine's socket, something may still land.
+    ///
+    /// What is guaranteed when it answers `Done`: every request that a process of this network namespace had sent to the engine and
+    /// that is dead now, or that this process gave up on, has been finished by the engine. A request is one step: since `create` and
+    /// `start` are two, a killed daemon can leave a container that was made and never started, and `inspect` shows it as such.
+    /// What is not covered: a living process, this one's own requests included, and whatever the engine does by itself by the
+    /// restart policy. Where the kernel cannot be asked (no `CONFIG_UNIX_DIAG`) a full round trip through the engine and through
+    /// the container's lock is all there is, which in practice comes after earlier requests, but is no proof; a warning says so.
+    pub(super) async fn settle(&self, instance: &InstanceName) -> Answer<RuntimeReply> {
+        let give_up = Instant::now() + Duration::from_secs(PATIENT);
+        let mut pause = Duration::from_millis(5);
+        // A connection can slip from "queued" to "accepted" while the kernel lists them and so be missed by one look, not by two.
+        let mut clean = 0;
+        while clean < 2 {
+            match orphans(&self.config.socket) {
+                Ok(0) => {
+                    clean += 1;
+                    continue;
+                }
+                Ok(count) if Instant::now() > give_up => {
+                    return Err(unavailable(&format!(
+                        "{count} requests of clients that are gone are still inside the engine after {PATIENT} s"
+                    )));
+                }
+                Ok(_) => clean = 0,
+                Err(error)
+                    if error.kind() == std::io::ErrorKind::NotFound
+                        && !self.config.socket.exists() =>
+                {
+                    return Err(unavailable(&format!("{}: {error}", self.config.socket.display())));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the kernel does not list the connections of the engine's socket; requests of a killed daemon may still land");
+                    break;
+                }
+            }
+            // Nobody announces the end of another process's connection, so this looks again, for as long as there is one.
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
+        }
+        // A removal that was begun counts as landed when the container is gone.
+        if let Found::Ours(container) = self.find(instance).await? {
+            let removing = container.state.as_ref().and_then(|state| state.status)
+                == Some(ContainerStateStatusEnum::REMOVING);
+            if removing {
+                let id = observe::id(&container)?;
+                Self::removed(&self.client(PATIENT).await?, &id).await?;
+            }
+        }
+        Ok(RuntimeReply::Done)
+    }
+}
