@@ -34,6 +34,7 @@ pub mod deploy;
 pub mod digest;
 pub mod id;
 pub mod machine;
+pub mod mutant;
 pub mod random;
 pub mod routing;
 pub mod runtime;

@@ -19,6 +19,6 @@ pub mod record;
 
 pub use command::{Command, CommandBody, CommandReply};
 
-pub use participant::FenceFile;
+pub use participant::{FenceFile, Participant};
 pub use plan::{Action, Plan, Step};
 pub use record::{OperationRecord, Phase};

@@ -1,5 +1,3 @@
-//! One machine's side of every operation: fence, journal, inspect, act, verify.
-
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, InstanceName, OperationId, StepId};
@@ -29,4 +27,28 @@ pub struct JournalEntry {
     pub step: StepId,
     /// The instance that it changes.
     pub instance: InstanceName,
+}
+
+impl FenceFile {
+    /// The highest epoch seen of a scope.
+    #[must_use]
+    pub fn floor(&self, scope: &Scope) -> Epoch {
+        self.floors.iter().find(|(s, _)| s == scope).map_or(Epoch::default(), |(_, epoch)| *epoch)
+    }
+
+    /// Raises the floor of a scope; it never falls. Returns whether it changed.
+    pub fn raise(&mut self, scope: &Scope, epoch: Epoch) -> bool {
+        match self.floors.iter_mut().find(|(s, _)| s == scope) {
+            Some((_, floor)) if *floor >= epoch => false,
+            Some((_, floor)) => {
+                *floor = epoch;
+                true
+            }
+            None => {
+                self.floors.push((scope.clone(), epoch));
+                self.floors.sort();
+                true
+            }
+        }
+    }
 }
