@@ -1,6 +1,9 @@
 //! One module per real thing: each turns an effect into I/O and a result, and decides nothing.
 
+pub mod control;
 pub mod docker;
 pub mod files;
+pub mod gateway;
 pub mod probe;
+mod projection;
 pub mod runtime;
