@@ -1,0 +1,201 @@
+//! The one source of every choice that a run makes: what fails, when, and in which order.
+//!
+//! A run asks [`Choices::choose`] and nothing else, so a run is its list of answers. Three forms: an exhaustive one that
+//! walks through all lists in order, a seeded one, and a recorded one that plays a list back.
+
+use proto_core::random::Random;
+
+/// An answer that was given: which of how many, and what it was about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The answer, below `bound`.
+    pub value: usize,
+    /// How many answers there were.
+    pub bound: usize,
+    /// What it was about, for people.
+    pub label: String,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// Takes the answers of `taken` as far as they go, then 0.
+    Exhaustive,
+    Seeded(Random),
+    /// Takes these answers, then 0.
+    Recorded(Vec<usize>),
+}
+
+/// Gives answers and remembers them.
+#[derive(Debug)]
+pub struct Choices {
+    form: Form,
+    taken: Vec<Choice>,
+    position: usize,
+}
+
+impl Choices {
+    /// All lists of answers, one a run: run, then [`Choices::advance`], until that says that there is none left.
+    ///
+    /// The odometer: answers after the position that moved are forgotten, so runs may differ in length and in what they ask.
+    #[must_use]
+    pub fn exhaustive() -> Self {
+        Self::new(Form::Exhaustive)
+    }
+
+    /// Answers that follow from a seed.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self::new(Form::Seeded(Random::new(seed)))
+    }
+
+    /// These answers, and 0 after the last.
+    #[must_use]
+    pub fn recorded(answers: Vec<usize>) -> Self {
+        Self::new(Form::Recorded(answers))
+    }
+
+    fn new(form: Form) -> Self {
+        Self { form, taken: Vec::new(), position: 0 }
+    }
+
+    /// One of `0..bound`; 0 is what happens when nothing goes wrong. `label` says what it is about.
+    ///
+    /// # Panics
+    ///
+    /// If `bound` is 0, or if the run is not deterministic: the exhaustive form must be asked the same after the same answers.
+    pub fn choose(&mut self, bound: usize, label: impl FnOnce() -> String) -> usize {
+        assert!(bound > 0, "a choice needs an answer");
+        let position = self.position;
+        self.position += 1;
+        if let (Form::Exhaustive, Some(choice)) = (&self.form, self.taken.get(position)) {
+            assert_eq!(choice.bound, bound, "the run is not deterministic at {}", choice.label);
+            return choice.value;
+        }
+        let value = match &mut self.form {
+            Form::Exhaustive => 0,
+            Form::Seeded(random) => {
+                usize::try_from(random.below(bound as u64)).expect("below a usize")
+            }
+            Form::Recorded(answers) => answers.get(position).copied().unwrap_or(0).min(bound - 1),
+        };
+        self.taken.push(Choice { value, bound, label: label() });
+        value
+    }
+
+    /// With the given chance in a thousand an answer other than 0. Seeded runs would otherwise break everything at once;
+    /// the other forms choose as ever.
+    pub fn seldom(
+        &mut self,
+        bound: usize,
+        per_mille: u64,
+        label: impl FnOnce() -> String,
+    ) -> usize {
+        if let Form::Seeded(random) = &mut self.form
+            && random.below(1000) >= per_mille
+        {
+            self.position += 1;
+            self.taken.push(Choice { value: 0, bound, label: label() });
+            return 0;
+        }
+        self.choose(bound, label)
+    }
+
+    /// The answers so far.
+    #[must_use]
+    pub fn taken(&self) -> &[Choice] {
+        &self.taken[..self.position.min(self.taken.len())]
+    }
+
+    /// Goes to the next list; false if there is none. Only for the exhaustive form.
+    pub fn advance(&mut self) -> bool {
+        assert!(matches!(self.form, Form::Exhaustive), "only the odometer advances");
+        self.taken.truncate(self.position);
+        self.position = 0;
+        while let Some(last) = self.taken.last_mut() {
+            if last.value + 1 < last.bound {
+                last.value += 1;
+                return true;
+            }
+            self.taken.pop();
+        }
+        false
+    }
+}
+
+/// The answers other than 0, as `position=value`, which [`parse`] reads back.
+#[must_use]
+pub fn sparse(taken: &[Choice]) -> String {
+    let odd = taken.iter().enumerate().filter(|(_, choice)| choice.value != 0);
+    odd.map(|(at, choice)| format!("{at}={}", choice.value)).collect::<Vec<_>>().join(",")
+}
+
+/// Reads what [`sparse`] wrote. The empty text is the run in which nothing goes wrong.
+///
+/// # Errors
+///
+/// A sentence, if it is no such list.
+pub fn parse(text: &str) -> Result<Vec<usize>, String> {
+    let mut answers = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let pair = part
+            .split_once('=')
+            .and_then(|(at, value)| Some((at.parse().ok()?, value.parse().ok()?)));
+        let Some((at, value)) = pair else {
+            return Err(format!("{part:?} is no choice: write position=answer, for example 17=2"));
+        };
+        if at > 1_000_000 {
+            return Err(format!("no run has a choice number {at}"));
+        }
+        if answers.len() <= at {
+            answers.resize(at + 1, 0);
+        }
+        answers[at] = value;
+    }
+    Ok(answers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all(run: impl Fn(&mut Choices) -> Vec<usize>) -> Vec<Vec<usize>> {
+        let (mut choices, mut seen) = (Choices::exhaustive(), Vec::new());
+        loop {
+            seen.push(run(&mut choices));
+            if !choices.advance() {
+                return seen;
+            }
+        }
+    }
+
+    #[test]
+    fn the_odometer_visits_every_list_once_also_when_lists_differ_in_length() {
+        let seen = all(|choices| {
+            let first = choices.choose(3, String::new);
+            let rest = (0..first).map(|_| choices.choose(2, String::new));
+            std::iter::once(first).chain(rest.collect::<Vec<_>>()).collect()
+        });
+        let mut unique = seen.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(seen.len(), 1 + 2 + 4);
+        assert_eq!(unique.len(), seen.len());
+    }
+
+    #[test]
+    fn a_run_is_its_list_of_answers() {
+        let mut seeded = Choices::seeded(7);
+        let drawn: Vec<_> = (0..50).map(|n| seeded.choose(1 + n % 5, String::new)).collect();
+        let text = sparse(seeded.taken());
+        let mut replay = Choices::recorded(parse(&text).unwrap());
+        let again: Vec<_> = (0..50).map(|n| replay.choose(1 + n % 5, String::new)).collect();
+        assert_eq!(drawn, again);
+    }
+
+    #[test]
+    fn what_is_no_list_is_refused() {
+        for bad in ["x", "1", "1=", "=1", "99999999=1"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

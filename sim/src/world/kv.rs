@@ -1,0 +1,233 @@
+//! The `facts` bucket: one sequence of revisions, conditional writes, atomic batches, keys that expire.
+//!
+//! The same rules as a JetStream KV bucket with atomic publishing; the conformance test runs both on the same requests.
+//! What the model leaves to its caller is *when* a request is applied and whether its answer arrives.
+
+use std::collections::BTreeMap;
+
+use proto_core::store::{Entry, Key, Revision, StoreError, StoreReply, StoreRequest, Write};
+use proto_core::time::Time;
+use serde_json::Value;
+
+/// As many writes as an atomic batch may have.
+pub const MAX_BATCH: usize = 1000;
+
+#[derive(Debug, Clone)]
+struct Stored {
+    revision: Revision,
+    value: Value,
+    expires: Option<Time>,
+}
+
+/// The bucket.
+#[derive(Debug, Clone, Default)]
+pub struct Kv {
+    last: u64,
+    keys: BTreeMap<Key, Stored>,
+    /// Keys that an undecided proposal holds: others' writes of them are answered with [`StoreError::InFlight`].
+    undecided: Vec<Key>,
+    /// Nobody answers.
+    away: bool,
+    /// Planted by the conformance test to see that it can fail.
+    wrong: Option<Wrong>,
+}
+
+/// Ways for the model to be wrong, for the test that shows that conformance tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// A batch with a stale expectation is stored up to that write.
+    TornBatches,
+    /// Every write of a batch has the same revision.
+    OneRevisionABatch,
+    /// Keys never expire.
+    NoExpiry,
+    /// An expectation of absence is not looked at.
+    NoCreateCheck,
+}
+
+impl Kv {
+    /// A bucket that is wrong on purpose.
+    #[must_use]
+    pub fn wrong(how: Wrong) -> Self {
+        Self { wrong: Some(how), ..Self::default() }
+    }
+
+    /// Applies a request at this time.
+    ///
+    /// # Errors
+    ///
+    /// As the real store: see [`StoreError`]. Nothing was written then.
+    pub fn apply(&mut self, now: Time, request: &StoreRequest) -> Result<StoreReply, StoreError> {
+        if self.away {
+            return Err(StoreError::Unavailable("no responders".to_owned()));
+        }
+        self.expire(now);
+        match request {
+            StoreRequest::Read { prefixes } => Ok(StoreReply::Entries(self.read(prefixes))),
+            StoreRequest::Commit { writes } => self.commit(now, writes).map(StoreReply::Committed),
+        }
+    }
+
+    fn read(&self, prefixes: &[Key]) -> Vec<Entry> {
+        let wanted = |key: &Key| prefixes.iter().any(|prefix| key.is_under(prefix));
+        let entry = |(key, stored): (&Key, &Stored)| Entry {
+            key: key.clone(),
+            revision: stored.revision,
+            value: stored.value.clone(),
+        };
+        self.keys.iter().filter(|(key, _)| wanted(key)).map(entry).collect()
+    }
+
+    fn commit(&mut self, now: Time, writes: &[Write]) -> Result<Revision, StoreError> {
+        if writes.is_empty() || writes.len() > MAX_BATCH {
+            return Err(StoreError::Refused(format!("a batch of {} writes", writes.len())));
+        }
+        if writes.iter().any(|write| self.undecided.contains(&write.key)) {
+            return Err(StoreError::InFlight);
+        }
+        // Expectations are of the bucket as it was before the batch: a key may be in it once.
+        for (at, write) in writes.iter().enumerate() {
+            if writes[..at].iter().any(|other| other.key == write.key) {
+                return Err(StoreError::Refused(format!("{} twice in a batch", write.key)));
+            }
+        }
+        let holds = |this: &Self, write: &Write| match write.expect {
+            Some(Revision::ABSENT) if this.wrong == Some(Wrong::NoCreateCheck) => true,
+            Some(expected) => this.revision(&write.key) == expected,
+            None => true,
+        };
+        let torn = self.wrong == Some(Wrong::TornBatches);
+        if !torn && !writes.iter().all(|write| holds(self, write)) {
+            return Err(StoreError::Conflict);
+        }
+        if self.wrong == Some(Wrong::OneRevisionABatch) {
+            self.last += 1;
+        }
+        for write in writes {
+            if torn && !holds(self, write) {
+                return Err(StoreError::Conflict);
+            }
+            if self.wrong != Some(Wrong::OneRevisionABatch) {
+                self.last += 1;
+            }
+            let ttl = write.ttl.filter(|_| self.wrong != Some(Wrong::NoExpiry));
+            let stored = Stored {
+                revision: Revision(self.last),
+                value: write.value.clone(),
+                expires: ttl.map(|ttl| now + ttl.duration()),
+            };
+            self.keys.insert(write.key.clone(), stored);
+        }
+        Ok(Revision(self.last))
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&mut self, now: Time) {
+        self.keys.retain(|_, stored| stored.expires.is_none_or(|at| at > now));
+    }
+
+    /// When the next key expires.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Time> {
+        self.keys.values().filter_map(|stored| stored.expires).min()
+    }
+
+    /// Where a key was last written; [`Revision::ABSENT`] if it is not there.
+    #[must_use]
+    pub fn revision(&self, key: &Key) -> Revision {
+        self.keys.get(key).map_or(Revision::ABSENT, |stored| stored.revision)
+    }
+
+    /// The last revision that was given.
+    #[must_use]
+    pub fn last(&self) -> Revision {
+        Revision(self.last)
+    }
+
+    /// A key's value, if it is there and can be read as that.
+    #[must_use]
+    pub fn get<T: serde::de::DeserializeOwned>(&self, key: &Key) -> Option<T> {
+        self.keys.get(key).and_then(|stored| serde_json::from_value(stored.value.clone()).ok())
+    }
+
+    /// All keys below a prefix with their values.
+    pub fn under<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Value)> {
+        let below = self.keys.iter().filter(move |(key, _)| key.is_under(prefix));
+        below.map(|(key, stored)| (key, &stored.value))
+    }
+
+    /// A proposal for these keys is in flight and undecided from now on.
+    pub fn hold(&mut self, writes: &[Write]) {
+        self.undecided.extend(writes.iter().map(|write| write.key.clone()));
+    }
+
+    /// The proposal for these keys is decided.
+    pub fn release(&mut self, writes: &[Write]) {
+        self.undecided.retain(|key| !writes.iter().any(|write| write.key == *key));
+    }
+
+    /// From now on nobody answers, or somebody does again.
+    pub fn set_away(&mut self, away: bool) {
+        self.away = away;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proto_core::span::Span;
+
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    fn write(text: &str, expect: Option<u64>) -> Write {
+        Write { key: key(text), value: Value::from(1), expect: expect.map(Revision), ttl: None }
+    }
+
+    fn commit(kv: &mut Kv, now: Time, writes: Vec<Write>) -> Result<StoreReply, StoreError> {
+        kv.apply(now, &StoreRequest::Commit { writes })
+    }
+
+    #[test]
+    fn one_stale_expectation_refuses_the_whole_batch() {
+        let mut kv = Kv::default();
+        let at = Time::ZERO;
+        assert_eq!(
+            commit(&mut kv, at, vec![write("a", Some(0))]),
+            Ok(StoreReply::Committed(Revision(1)))
+        );
+        let batch = vec![write("b", Some(0)), write("a", Some(0))];
+        assert_eq!(commit(&mut kv, at, batch), Err(StoreError::Conflict));
+        assert_eq!(kv.revision(&key("b")), Revision::ABSENT);
+        let batch = vec![write("b", Some(0)), write("a", Some(1))];
+        assert_eq!(commit(&mut kv, at, batch), Ok(StoreReply::Committed(Revision(3))));
+        assert_eq!((kv.revision(&key("b")), kv.revision(&key("a"))), (Revision(2), Revision(3)));
+    }
+
+    #[test]
+    fn an_expired_key_is_absent_and_a_rewrite_renews_it() {
+        let mut kv = Kv::default();
+        let lease =
+            |expect| Write { ttl: Some(Span::from_secs(2)), ..write("lease", Some(expect)) };
+        commit(&mut kv, Time::ZERO, vec![lease(0)]).unwrap();
+        let at = |secs| Time::ZERO + Duration::from_secs(secs);
+        commit(&mut kv, at(1), vec![lease(1)]).unwrap();
+        assert_eq!(commit(&mut kv, at(2), vec![lease(0)]), Err(StoreError::Conflict));
+        assert_eq!(commit(&mut kv, at(3), vec![lease(2)]), Err(StoreError::Conflict));
+        assert!(commit(&mut kv, at(3), vec![lease(0)]).is_ok());
+    }
+
+    #[test]
+    fn an_undecided_proposal_holds_its_keys_until_it_is_decided() {
+        let mut kv = Kv::default();
+        let held = vec![write("a", Some(0))];
+        kv.hold(&held);
+        assert_eq!(commit(&mut kv, Time::ZERO, vec![write("a", None)]), Err(StoreError::InFlight));
+        kv.release(&held);
+        assert!(commit(&mut kv, Time::ZERO, held).is_ok());
+    }
+}

@@ -1,0 +1,4 @@
+//! Models of what the nodes talk to. Each is as strict as the real part, and no stricter: conformance tests hold them
+//! to it.
+
+pub mod kv;
