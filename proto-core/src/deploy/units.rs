@@ -25,7 +25,6 @@ pub(super) fn memory(bytes: u64) -> String {
 }
 
 /// Reads `256MiB`; `None` if it is no amount of memory.
-#[allow(dead_code)]
 pub(super) fn parse_memory(text: &str) -> Option<u64> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
@@ -34,7 +33,6 @@ pub(super) fn parse_memory(text: &str) -> Option<u64> {
 }
 
 /// Reads `500m`; `None` if it is no amount of CPU.
-#[allow(dead_code)]
 pub(super) fn parse_cpu(text: &str) -> Option<u32> {
     let number = text.strip_suffix('m')?;
     number.bytes().all(|b| b.is_ascii_digit()).then(|| number.parse().ok())?

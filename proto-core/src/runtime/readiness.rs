@@ -24,6 +24,20 @@ pub struct Readiness {
     pub start_period: Span,
 }
 
+impl Readiness {
+    /// A check with the default times: every second, 2 s for an answer, 3 failures after 30 s.
+    #[must_use]
+    pub fn new(probe: Probe) -> Self {
+        Self {
+            probe,
+            interval: interval(),
+            timeout: timeout(),
+            retries: retries(),
+            start_period: start_period(),
+        }
+    }
+}
+
 fn interval() -> Span {
     Span::from_secs(1)
 }

@@ -207,7 +207,7 @@ impl Host<'_> {
 }
 
 /// The ports of the machine itself that an instance takes.
-pub(super) fn machine_ports(spec: &ServiceSpec) -> impl Iterator<Item = u16> {
+pub fn machine_ports(spec: &ServiceSpec) -> impl Iterator<Item = u16> {
     let host_ports = (spec.workload.network == Network::Host).then(|| spec.ports.values().copied());
     spec.workload.publish.keys().copied().chain(host_ports.into_iter().flatten())
 }

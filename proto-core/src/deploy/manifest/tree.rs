@@ -1,0 +1,101 @@
+//! What TOML and JSON have in common, with the place of everything in the text.
+
+/// A value and the byte offset where it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Node {
+    pub(super) at: usize,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Null,
+    Bool(bool),
+    /// `i128` holds every integer that either syntax can mean here; larger ones come as `Float`.
+    Integer(i128),
+    Float(f64),
+    String(String),
+    /// TOML only; no key takes one.
+    DateTime,
+    Array(Vec<Node>),
+    /// In the order of the text; keys are unique.
+    Table(Vec<Field>),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Field {
+    pub(super) key: String,
+    pub(super) at: usize,
+    pub(super) value: Node,
+}
+
+/// The text is not in the syntax.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SyntaxError {
+    pub(super) at: usize,
+    pub(super) message: String,
+    /// Whether the only thing wrong is that a key is there twice.
+    pub(super) duplicate: bool,
+}
+
+impl Kind {
+    /// The type with its article.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Null => "null",
+            Self::Bool(_) => "a boolean",
+            Self::Integer(_) => "an integer",
+            Self::Float(_) => "a number",
+            Self::String(_) => "a string",
+            Self::DateTime => "a date",
+            Self::Array(_) => "an array",
+            Self::Table(_) => "a table",
+        }
+    }
+}
+
+impl Node {
+    /// The offset of what `path` names, or of the deepest part of it that is in the text.
+    pub(super) fn locate(&self, path: &str) -> usize {
+        let mut node = self;
+        let mut at = self.at;
+        for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
+            let next = match (&node.kind, part.strip_suffix(']')) {
+                (Kind::Array(items), Some(index)) => {
+                    index.parse::<usize>().ok().and_then(|n| items.get(n)).map(|n| (n.at, n))
+                }
+                (Kind::Table(fields), None) => {
+                    fields.iter().find(|f| f.key == part).map(|f| (f.at, &f.value))
+                }
+                _ => None,
+            };
+            let Some(next) = next else { break };
+            (at, node) = next;
+        }
+        at
+    }
+}
+
+/// Turns byte offsets into lines and columns.
+pub(super) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+        Self { text, starts: std::iter::once(0).chain(ends).collect() }
+    }
+
+    /// Line and column in characters, both from 1.
+    pub(super) fn position(&self, at: usize) -> (u32, u32) {
+        let at = at.min(self.text.len());
+        let line = self.starts.partition_point(|start| *start <= at);
+        let start = self.starts[line - 1];
+        // `at` may lie inside a character if a parser counted so: count the characters that start before it.
+        let column = self.text[start..].char_indices().take_while(|(n, _)| start + n < at).count();
+        // A manifest has at most 2^20 bytes.
+        (line as u32, column as u32 + 1)
+    }
+}
