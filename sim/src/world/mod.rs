@@ -2,3 +2,5 @@
 //! to it.
 
 pub mod kv;
+pub mod routes;
+pub mod runtime;

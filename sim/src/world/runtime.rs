@@ -1,0 +1,274 @@
+//! One machine's runtime: containers that outlive the daemon and do what the name of their image says.
+//!
+//! The conformance test runs it beside Docker and beside the process runtime. *When* a request is applied, and whether its
+//! answer arrives, is the caller's choice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto_core::id::InstanceName;
+use proto_core::runtime::{
+    InstanceSpec, InstanceState, ObservedInstance, RestartPolicy, RuntimeError, RuntimeFacts,
+    RuntimeReply, RuntimeRequest,
+};
+use proto_core::time::{Time, UnixTime};
+
+/// How long after its start an instance that exits at once has exited.
+const EXIT_AFTER: Duration = Duration::from_millis(50);
+/// Between an exit and the runtime's next start of the instance.
+const RESTART_PAUSE: Duration = Duration::from_millis(400);
+
+/// What an instance does once it is started. Written in the image's name, so that a spec says it all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Behaviour {
+    /// Its probe succeeds after so long.
+    ReadyAfter(Duration),
+    /// It runs and its probe never succeeds.
+    NeverReady,
+    /// It exits with this code as soon as it is started.
+    Exits(i32),
+    /// There is no such image.
+    Missing,
+}
+
+impl Behaviour {
+    /// Reads an image name: `ready-<ms>…`, `never…`, `exits-<code>…`, `missing…`; any other is ready at once.
+    #[must_use]
+    pub fn of(image: &str) -> Self {
+        let number = |text: &str| {
+            let digits: String = text.chars().take_while(char::is_ascii_digit).collect();
+            digits.parse::<u32>().unwrap_or(0)
+        };
+        if let Some(rest) = image.strip_prefix("ready-") {
+            Self::ReadyAfter(Duration::from_millis(number(rest).into()))
+        } else if let Some(rest) = image.strip_prefix("exits-") {
+            Self::Exits(i32::try_from(number(rest)).unwrap_or(1))
+        } else if image.starts_with("never") {
+            Self::NeverReady
+        } else if image.starts_with("missing") {
+            Self::Missing
+        } else {
+            Self::ReadyAfter(Duration::ZERO)
+        }
+    }
+}
+
+/// An instance of the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// What it was made from.
+    pub spec: InstanceSpec,
+    /// When it was started, `None` while it is stopped.
+    pub started: Option<Time>,
+    /// When it was first started, for the start time that is shown.
+    wall: UnixTime,
+    /// It exited by a stop, with this code.
+    stopped: Option<i32>,
+}
+
+impl Instance {
+    fn state(&self, now: Time) -> (InstanceState, u32) {
+        let Some(started) = self.started else {
+            let state = match self.stopped {
+                Some(code) => InstanceState::Exited { code },
+                None => InstanceState::Created,
+            };
+            return (state, 0);
+        };
+        let Behaviour::Exits(code) = Behaviour::of(&self.spec.workload.image) else {
+            return (InstanceState::Running, 0);
+        };
+        let again = match self.spec.workload.restart {
+            RestartPolicy::Always => true,
+            RestartPolicy::OnFailure => code != 0,
+            RestartPolicy::No => false,
+        };
+        let ran = now.since(started);
+        if !again {
+            let exited = ran >= EXIT_AFTER;
+            return (
+                if exited { InstanceState::Exited { code } } else { InstanceState::Running },
+                0,
+            );
+        }
+        let round = (EXIT_AFTER + RESTART_PAUSE).as_nanos();
+        let restarts = u32::try_from(ran.as_nanos() / round).unwrap_or(u32::MAX);
+        let within = ran.as_nanos() % round;
+        let up = within < EXIT_AFTER.as_nanos();
+        (if up { InstanceState::Running } else { InstanceState::Restarting }, restarts)
+    }
+
+    /// Whether it runs and answers requests.
+    #[must_use]
+    pub fn serves(&self, now: Time) -> bool {
+        match Behaviour::of(&self.spec.workload.image) {
+            Behaviour::ReadyAfter(after) => self.started.is_some_and(|at| now.since(at) >= after),
+            _ => false,
+        }
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn runs(&self, now: Time) -> bool {
+        matches!(self.state(now).0, InstanceState::Running)
+    }
+
+    fn observed(&self, now: Time) -> ObservedInstance {
+        let (state, restarts) = self.state(now);
+        ObservedInstance {
+            spec: self.spec.clone(),
+            state,
+            started_at: self.started.map(|_| self.wall),
+            pid: (state == InstanceState::Running).then_some(4242),
+            restarts,
+        }
+    }
+}
+
+/// A machine's runtime.
+#[derive(Debug, Clone, Default)]
+pub struct Runtime {
+    instances: BTreeMap<InstanceName, Instance>,
+    /// How many changes were made, of any kind: what asks for nothing must change nothing.
+    pub changes: u64,
+    wrong: Option<Wrong>,
+}
+
+/// Ways for the model to be wrong, for the test that shows that conformance tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrong {
+    /// A name can be taken twice: the newer one wins.
+    NamesAreShared,
+    /// Stopping what is not there fails.
+    StopNeedsInstance,
+    /// A stop removes.
+    StopRemoves,
+    /// A start of what is not there succeeds.
+    StartInvents,
+}
+
+impl Runtime {
+    /// A runtime that is wrong on purpose.
+    #[must_use]
+    pub fn wrong(how: Wrong) -> Self {
+        Self { wrong: Some(how), ..Self::default() }
+    }
+
+    /// The instances by name.
+    #[must_use]
+    pub fn instances(&self) -> &BTreeMap<InstanceName, Instance> {
+        &self.instances
+    }
+
+    /// Applies a request at this time. A settling is answered at once: what can still land is the caller's to know.
+    ///
+    /// # Errors
+    ///
+    /// As the real runtimes: see [`RuntimeError`]. Nothing was changed then.
+    pub fn apply(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        request: &RuntimeRequest,
+    ) -> Result<RuntimeReply, RuntimeError> {
+        match request {
+            RuntimeRequest::Inspect { instance } => {
+                let seen = self.instances.get(instance).map(|there| there.observed(now));
+                Ok(RuntimeReply::Instance(seen))
+            }
+            RuntimeRequest::List { namespace } => {
+                let all = self.instances.values();
+                let wanted = |there: &&Instance| {
+                    namespace.as_ref().is_none_or(|namespace| there.spec.namespace == *namespace)
+                };
+                let seen = all.filter(wanted).map(|there| there.observed(now)).collect();
+                Ok(RuntimeReply::Instances(seen))
+            }
+            RuntimeRequest::Create { spec } => self.create(now, wall, spec),
+            RuntimeRequest::Start { instance } => self.start(now, wall, instance),
+            RuntimeRequest::Stop { instance, .. } => self.stop(instance),
+            RuntimeRequest::Remove { instance } => {
+                self.changes += u64::from(self.instances.remove(instance).is_some());
+                Ok(RuntimeReply::Done)
+            }
+            RuntimeRequest::Probe { instance, .. } => {
+                let there = self.instances.get(instance);
+                let ready = there.is_some_and(|there| there.serves(now));
+                let result = if ready { Ok(()) } else { Err("connection refused".to_owned()) };
+                Ok(RuntimeReply::Probed(result))
+            }
+            RuntimeRequest::Logs { instance, .. } => {
+                let there = self.instances.contains_key(instance);
+                Ok(RuntimeReply::Logs(there.then(|| "a line".to_owned()).into_iter().collect()))
+            }
+            RuntimeRequest::Settle { .. } => Ok(RuntimeReply::Done),
+            RuntimeRequest::Facts { images, .. } => {
+                let here = |image: &&String| Behaviour::of(image) != Behaviour::Missing;
+                Ok(RuntimeReply::Facts(RuntimeFacts {
+                    images_present: images.iter().filter(here).cloned().collect(),
+                    ports_taken: Vec::new(),
+                    cpu_total_millis: 4000,
+                    memory_total_bytes: 8 << 30,
+                    disk_free_bytes: 50 << 30,
+                }))
+            }
+        }
+    }
+
+    fn create(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        spec: &InstanceSpec,
+    ) -> Result<RuntimeReply, RuntimeError> {
+        let image = &spec.workload.image;
+        if Behaviour::of(image) == Behaviour::Missing {
+            return Err(RuntimeError::ImageMissing { image: image.clone() });
+        }
+        let shared = self.wrong == Some(Wrong::NamesAreShared);
+        if self.instances.contains_key(&spec.name) && !shared {
+            return Err(RuntimeError::NameTaken { instance: spec.name.clone() });
+        }
+        let instance = Instance { spec: spec.clone(), started: Some(now), wall, stopped: None };
+        self.instances.insert(spec.name.clone(), instance);
+        self.changes += 1;
+        Ok(RuntimeReply::Done)
+    }
+
+    fn start(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        name: &InstanceName,
+    ) -> Result<RuntimeReply, RuntimeError> {
+        match self.instances.get_mut(name) {
+            None if self.wrong == Some(Wrong::StartInvents) => Ok(RuntimeReply::Done),
+            None => Err(RuntimeError::NoSuchInstance { instance: name.clone() }),
+            Some(there) => {
+                let (state, _) = there.state(now);
+                if !matches!(state, InstanceState::Running | InstanceState::Restarting) {
+                    (there.started, there.wall, there.stopped) = (Some(now), wall, None);
+                    self.changes += 1;
+                }
+                Ok(RuntimeReply::Done)
+            }
+        }
+    }
+
+    fn stop(&mut self, name: &InstanceName) -> Result<RuntimeReply, RuntimeError> {
+        match self.instances.get_mut(name) {
+            None if self.wrong == Some(Wrong::StopNeedsInstance) => {
+                return Err(RuntimeError::NoSuchInstance { instance: name.clone() });
+            }
+            Some(there) if there.started.take().is_some() => {
+                there.stopped = Some(143);
+                self.changes += 1;
+            }
+            _ => {}
+        }
+        if self.wrong == Some(Wrong::StopRemoves) {
+            self.instances.remove(name);
+        }
+        Ok(RuntimeReply::Done)
+    }
+}
