@@ -186,7 +186,7 @@ impl Runtime {
             }
             RuntimeRequest::Create { spec } => self.create(now, wall, spec),
             RuntimeRequest::Start { instance } => self.start(now, wall, instance),
-            RuntimeRequest::Stop { instance, .. } => self.stop(instance),
+            RuntimeRequest::Stop { instance, .. } => self.stop(now, instance),
             RuntimeRequest::Remove { instance } => {
                 self.changes += u64::from(self.instances.remove(instance).is_some());
                 Ok(RuntimeReply::Done)
@@ -255,16 +255,21 @@ impl Runtime {
         }
     }
 
-    fn stop(&mut self, name: &InstanceName) -> Result<RuntimeReply, RuntimeError> {
+    fn stop(&mut self, now: Time, name: &InstanceName) -> Result<RuntimeReply, RuntimeError> {
         match self.instances.get_mut(name) {
             None if self.wrong == Some(Wrong::StopNeedsInstance) => {
                 return Err(RuntimeError::NoSuchInstance { instance: name.clone() });
             }
-            Some(there) if there.started.take().is_some() => {
-                there.stopped = Some(143);
-                self.changes += 1;
+            None => {}
+            Some(there) => {
+                // What has ended by itself keeps its code.
+                there.stopped = match there.state(now).0 {
+                    InstanceState::Exited { code } => Some(code),
+                    InstanceState::Running | InstanceState::Restarting => Some(143),
+                    InstanceState::Created => None,
+                };
+                self.changes += u64::from(there.started.take().is_some());
             }
-            _ => {}
         }
         if self.wrong == Some(Wrong::StopRemoves) {
             self.instances.remove(name);
