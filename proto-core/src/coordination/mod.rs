@@ -13,12 +13,14 @@
 
 pub mod command;
 
+pub mod operation;
 pub mod participant;
 pub mod plan;
 pub mod record;
 
 pub use command::{Command, CommandBody, CommandReply};
 
+pub use operation::Operation;
 pub use participant::{FenceFile, Participant};
 pub use plan::{Action, Plan, Step};
 pub use record::{OperationRecord, Phase};

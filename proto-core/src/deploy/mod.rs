@@ -3,6 +3,7 @@
 mod host_name;
 pub mod manifest;
 pub mod placement;
+pub mod plan;
 pub mod spec;
 mod units;
 pub mod validate;

@@ -141,6 +141,9 @@ pub struct Claim {
     pub namespace: Namespace,
     /// The service that owns it.
     pub service: ServiceName,
+    /// Given up: nobody owns it, and the key expires.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub released: bool,
 }
 
 /// `lease.<scope>`: who may change the scope. Lives 30 s unless renewed; released by a rewrite that says so.

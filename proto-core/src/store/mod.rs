@@ -6,11 +6,13 @@
 pub mod facts;
 mod follow;
 mod key;
+mod view;
 
 use serde::{Deserialize, Serialize};
 
 pub use follow::FollowEvent;
 pub use key::{Key, KeyError, Scope};
+pub use view::{FactError, Facts, Versioned};
 
 use crate::span::Span;
 

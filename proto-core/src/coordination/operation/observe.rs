@@ -1,0 +1,353 @@
+//! Looking before deciding: facts from the store, observations from the machines, then the plan.
+
+use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away};
+use crate::Outcome;
+use crate::api::{ErrorBody, OperationEvent, OperationResult, Submission};
+use crate::coordination::command::{BusError, Command, CommandBody, CommandReply};
+use crate::coordination::plan::Plan;
+use crate::coordination::record::{OperationRecord, Phase};
+use crate::daemon::EffectKind;
+use crate::deploy::plan::{Planned, plan, wanted_images, wanted_ports};
+use crate::id::{MachineId, OperationId};
+use crate::machine::MachineLifecycle;
+use crate::span::Span;
+use crate::store::{Entry, Facts, Key, Scope, StoreReply, StoreRequest, Versioned};
+use crate::time::{Time, UnixTime};
+
+/// How long a machine may take to say how it is.
+const OBSERVE_WITHIN: Span = Span::from_secs(5);
+
+impl Operation {
+    pub(super) fn begin(&mut self) {
+        self.events.push_back(OperationEvent::Observing);
+        match self.request() {
+            Some(request) => {
+                self.scope = Some(request.scope());
+                self.read_facts(Reading::Initial);
+            }
+            None => self.read(Reading::Find, vec![Key::operations()]),
+        }
+    }
+
+    pub(super) fn read_facts(&mut self, why: Reading) {
+        let Scope::Namespace(namespace) = self.scope();
+        let prefixes = Facts::prefixes(namespace);
+        self.read(why, prefixes);
+    }
+
+    fn read(&mut self, why: Reading, prefixes: Vec<Key>) {
+        self.state = State::Reading(why);
+        let request = EffectKind::Store(StoreRequest::Read { prefixes });
+        self.effects.push_back((Tag::Read, request));
+    }
+
+    pub(super) fn read_done(&mut self, now: Time, wall: UnixTime, outcome: StoreOutcome) {
+        let State::Reading(why) = self.take_state() else {
+            panic!("a read was answered that nobody waits for")
+        };
+        let facts = match outcome {
+            Outcome::Ok(StoreReply::Entries(entries)) => Facts::parse(&entries as &[Entry])
+                .map_err(|error| {
+                    ErrorBody::new("FACT_UNREADABLE", error.to_string()).next("ployzctl doctor")
+                }),
+            Outcome::Failed(error) => Err(store_away(&error.to_string())),
+            _ => Err(store_away("a read was not answered")),
+        };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(error) => return self.read_failed(now, wall, why, error),
+        };
+        match why {
+            Reading::Find => self.found(facts),
+            Reading::Initial => {
+                self.facts = facts;
+                self.look_for_others(wall);
+            }
+            Reading::Recheck => self.rechecked(now, wall, facts),
+            Reading::Conflict(pending) => self.conflict_read(now, wall, pending, facts),
+            Reading::Fate(pending) => self.fate_read(now, wall, pending, facts),
+        }
+    }
+
+    fn read_failed(&mut self, now: Time, wall: UnixTime, why: Reading, error: ErrorBody) {
+        match why {
+            Reading::Find | Reading::Initial => self.refuse(error),
+            Reading::Recheck => self.abort(now, wall, error),
+            // What was lost stays lost until it is known: ask again by a write.
+            Reading::Conflict(pending) => self.write_later(now, pending),
+            Reading::Fate(pending) => self.resolve_later(now, pending),
+        }
+    }
+
+    /// The operation to be resumed or aborted, by its id.
+    fn found(&mut self, facts: Facts) {
+        let id = self.id().expect("resume and abort name an operation").clone();
+        match facts.operations.get(&id) {
+            None => {
+                let message = format!("there is no operation {id}");
+                self.refuse(ErrorBody::new("NO_SUCH_OPERATION", message).next("ployzctl op ls"));
+            }
+            Some(record) => {
+                self.scope = Some(record.value.scope.clone());
+                self.read_facts(Reading::Initial);
+            }
+        }
+    }
+
+    /// Somebody else may be at work on the scope, or may have left work behind.
+    fn look_for_others(&mut self, wall: UnixTime) {
+        match &self.submission {
+            Submission::Resume { operation } | Submission::Abort { operation } => {
+                let id = operation.clone();
+                self.take_up(&id, wall);
+            }
+            Submission::Preview { .. } => self.observe(wall),
+            Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => {
+                let digest = request.digest();
+                match self.facts.unfinished(self.scope()) {
+                    None => match self.held() {
+                        Some(error) => self.refuse(error),
+                        None => self.observe(wall),
+                    },
+                    Some(other) if other.value.request_digest == digest => {
+                        let id = other.value.id.clone();
+                        self.take_up(&id, wall);
+                    }
+                    Some(other) => {
+                        let error = self.held().unwrap_or_else(|| unfinished(&other.value));
+                        self.refuse(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who holds the lease of the scope, as an error; `None` if it may be taken.
+    ///
+    /// A lease of this machine for an operation that does not run here is left over from a daemon that died.
+    fn held(&self) -> Option<ErrorBody> {
+        let lease = self.facts.held_lease()?;
+        if lease.holder == self.me && !self.running_here.contains(&lease.operation) {
+            return None;
+        }
+        let doing = self.facts.operations.get(&lease.operation);
+        let doing = doing.map_or("an operation", |op| op.value.summary.as_str());
+        let message = format!(
+            "{} is held by operation {} ({doing}) on machine {} since {}",
+            self.scope(),
+            lease.operation,
+            lease.holder,
+            lease.since
+        );
+        let next = format!("ployzctl op show {}", lease.operation);
+        Some(ErrorBody::new("LEASE_HELD", message).next(next))
+    }
+
+    /// Adopts an unfinished operation, if nobody runs it.
+    fn take_up(&mut self, id: &OperationId, wall: UnixTime) {
+        if let Some(error) = self.held() {
+            return self.refuse(error);
+        }
+        let found = self.facts.operations.get(id).cloned();
+        let Some(found) = found else {
+            let message = format!("there is no operation {id}");
+            return self
+                .refuse(ErrorBody::new("NO_SUCH_OPERATION", message).next("ployzctl op ls"));
+        };
+        let aborting = matches!(self.submission, Submission::Abort { .. });
+        let finished = |word: &str| {
+            let message = format!("operation {id} is {word} already");
+            ErrorBody::new("OPERATION_FINISHED", message).next(format!("ployzctl op show {id}"))
+        };
+        match found.value.phase {
+            Phase::Committed if !aborting => {
+                let commit = self.facts.head_number();
+                self.end(OperationResult::AlreadyDone { commit });
+            }
+            phase if phase.is_final() => self.refuse(finished(phase.as_str())),
+            Phase::CleanupPending if aborting => {
+                let message = format!("operation {id} has committed; it can only go forward");
+                let next = format!("ployzctl op resume {id}");
+                self.refuse(ErrorBody::new("ALREADY_COMMITTED", message).next(next));
+            }
+            _ => match found.value.plan.clone() {
+                None => self.refuse(ErrorBody::new(
+                    "FACT_UNREADABLE",
+                    format!("operation {id} is unfinished and has no plan"),
+                )),
+                Some(plan) => {
+                    self.plan = Some(plan);
+                    self.take_adopted(found, wall);
+                }
+            },
+        }
+    }
+
+    /// Asks every machine that takes part how it is.
+    fn observe(&mut self, wall: UnixTime) {
+        let machines: Vec<_> = self
+            .facts
+            .machines
+            .values()
+            .filter(|machine| machine.lifecycle != MachineLifecycle::Removed)
+            .map(|machine| machine.id.clone())
+            .collect();
+        let request = self.request().expect("only requests are planned");
+        let (images, ports) =
+            (wanted_images(request, &self.facts), wanted_ports(request, &self.facts));
+        // Nothing is recorded yet, so the operation has no id; the digest of the request stands for it.
+        let operation = OperationId::from_digest(&request.digest());
+        for machine in &machines {
+            let body = CommandBody::Observe {
+                namespace: None,
+                images: images.clone(),
+                ports: ports.clone(),
+            };
+            let command =
+                Command { v: 1, operation: operation.clone(), deadline: OBSERVE_WITHIN, body };
+            let effect = EffectKind::Send { to: machine.clone(), command: Box::new(command) };
+            self.effects.push_back((Tag::Observe(machine.clone()), effect));
+        }
+        self.state = State::Observing { waiting: machines.into_iter().collect() };
+        self.observed_all(wall);
+    }
+
+    pub(super) fn observe_done(
+        &mut self,
+        _now: Time,
+        wall: UnixTime,
+        machine: MachineId,
+        outcome: Outcome<CommandReply, BusError>,
+    ) {
+        let State::Observing { waiting } = &mut self.state else { return };
+        waiting.remove(&machine);
+        if let Outcome::Ok(CommandReply::Observed(seen)) = outcome {
+            self.observations.insert(machine, seen);
+        } else {
+            let detail = match outcome {
+                Outcome::Failed(error) => error.to_string(),
+                Outcome::Ok(CommandReply::Failed(failure)) => failure.to_string(),
+                _ => format!("machine {machine} did not answer in time"),
+            };
+            self.notes.push(detail);
+        }
+        self.observed_all(wall);
+    }
+
+    fn observed_all(&mut self, wall: UnixTime) {
+        let State::Observing { waiting } = &self.state else { return };
+        if waiting.is_empty() {
+            self.make_plan(wall);
+        }
+    }
+
+    fn make_plan(&mut self, wall: UnixTime) {
+        let request = self.request().expect("only requests are planned").clone();
+        let silent = std::mem::take(&mut self.notes);
+        let planned = plan(&request, &self.facts, &self.observations, &silent);
+        let plan = match planned {
+            Planned::Refused(error) => return self.refuse(error),
+            Planned::AlreadyDone { commit } => {
+                return self.end(OperationResult::AlreadyDone { commit });
+            }
+            Planned::Plan(plan) => plan,
+        };
+        let plan = match &self.submission {
+            Submission::ApplyPrepared { plan: prepared, .. } => {
+                let moved = prepared.baseline.drift(&plan.baseline);
+                let other = (prepared.operation != plan.operation)
+                    .then(|| "the plan is of another request".to_owned());
+                if let Some(moved) = moved.or(other) {
+                    let error =
+                        ErrorBody::new("PLAN_DRIFTED", moved).next("ployzctl deploy prepare");
+                    return self.refuse(error);
+                }
+                (**prepared).clone()
+            }
+            _ => *plan,
+        };
+        let digest = plan.digest();
+        if matches!(self.submission, Submission::Preview { .. }) {
+            let plan = Box::new(plan);
+            return self.end(OperationResult::Previewed { plan, digest });
+        }
+        let event = OperationEvent::Planned { plan: Box::new(plan.clone()), digest };
+        self.events.push_back(event);
+        for text in &plan.notes {
+            self.note(text.clone());
+        }
+        self.plan = Some(plan.clone());
+        self.take_new(&request, plan, wall);
+    }
+
+    fn take_new(&mut self, request: &crate::api::OperationRequest, plan: Plan, wall: UnixTime) {
+        let before = self.facts.operations.get(&plan.operation);
+        let attempt = before.map_or(0, |old| old.value.attempt) + 1;
+        let revision = before.map_or_else(Default::default, |old| old.revision);
+        let record = OperationRecord {
+            v: crate::store::facts::VERSION,
+            id: plan.operation.clone(),
+            scope: plan.scope.clone(),
+            summary: request.summary(),
+            request_digest: request.digest(),
+            request: Some(request.clone()),
+            plan: Some(plan),
+            phase: Phase::Executing,
+            attempt,
+            epoch: None,
+            coordinator: self.me.clone(),
+            nonce: String::new(),
+            started: wall,
+            updated: wall,
+            error: None,
+            notes: Vec::new(),
+        };
+        self.take(Versioned { revision, value: record }, false, wall);
+    }
+
+    fn take_adopted(&mut self, found: Versioned<OperationRecord>, wall: UnixTime) {
+        let mut record = found.value;
+        record.coordinator = self.me.clone();
+        record.epoch = None;
+        self.take(Versioned { revision: found.revision, value: record }, true, wall);
+    }
+
+    /// The take lost a race: look again from the start.
+    pub(super) fn lost_race(&mut self) {
+        self.races += 1;
+        if self.races > MAX_RACES {
+            let message = format!("others keep changing {} at the same time", self.scope());
+            return self.refuse(ErrorBody::new("CONTENDED", message).next("ployzctl lock ls"));
+        }
+        self.observations.clear();
+        self.plan = None;
+        self.record = None;
+        self.lease = None;
+        self.read_facts(Reading::Initial);
+    }
+
+    /// The lease is held and no earlier command can land: is the plan's baseline still the head?
+    fn rechecked(&mut self, now: Time, wall: UnixTime, facts: Facts) {
+        self.facts = facts;
+        let planned = self.recorded_plan().baseline.head;
+        let head = self.facts.head_number();
+        if head == planned {
+            self.run_forward(now, wall);
+        } else {
+            let message = format!("the head moved from commit {planned} to commit {head}");
+            self.abort(now, wall, ErrorBody::new("PLAN_DRIFTED", message));
+        }
+    }
+}
+
+fn unfinished(other: &OperationRecord) -> ErrorBody {
+    let message = format!(
+        "operation {} ({}) on {} is unfinished: {}",
+        other.id, other.summary, other.scope, other.phase
+    );
+    let next = match other.phase {
+        Phase::CleanupPending => format!("ployzctl op resume {}", other.id),
+        _ => format!("ployzctl op resume {0}, or ployzctl op abort {0}", other.id),
+    };
+    ErrorBody::new("OPERATION_UNFINISHED", message).next(next)
+}

@@ -1,0 +1,359 @@
+//! Barriers and steps: what is said to machines, and what becomes of it when they do not answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Operation, PATIENCE, RETRY, Reading, State, Tag, cancelled};
+use crate::Outcome;
+use crate::api::{ErrorBody, OperationEvent, StepStatus};
+use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, StepFailure};
+use crate::coordination::plan::Step;
+use crate::coordination::record::Phase;
+use crate::daemon::EffectKind;
+use crate::id::{MachineId, StepId};
+use crate::mutant::{self, Mutant};
+use crate::span::Span;
+use crate::time::{Time, UnixTime};
+
+/// How many steps may be under way at once.
+const MAX_STEPS: usize = 16;
+/// How long a machine may take to acknowledge a barrier: its effects under way must end first.
+const BARRIER_WITHIN: Span = Span::from_secs(10);
+/// How often a step that failed is tried again where there is no way but forward.
+const MAX_TRIES: u32 = 4;
+
+/// A run over steps.
+#[derive(Debug)]
+pub(super) struct Run {
+    kind: Kind,
+    steps: BTreeMap<StepId, Progress>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Forward,
+    Undo,
+    Cleanup,
+}
+
+#[derive(Debug)]
+struct Progress {
+    step: Step,
+    status: Status,
+    /// When it was first sent.
+    since: Option<Time>,
+    failures: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Status {
+    Waiting,
+    UnderWay,
+    /// Sent again at this time.
+    Again(Time),
+    Done,
+}
+
+impl Run {
+    pub(super) fn is_forward(&self) -> bool {
+        self.kind == Kind::Forward
+    }
+
+    pub(super) fn wake_at(&self) -> Option<Time> {
+        let again = |progress: &Progress| match progress.status {
+            Status::Again(at) => Some(at),
+            _ => None,
+        };
+        self.steps.values().filter_map(again).min()
+    }
+}
+
+impl Operation {
+    /// From here on nothing of a lower epoch can land, on every machine that the plan names.
+    pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
+        self.round += 1;
+        if adopted && mutant::on(Mutant::NoBarrier) {
+            return self.behind_barrier(now, wall);
+        }
+        let waiting = self.recorded_plan().machines();
+        for machine in &waiting {
+            self.send_barrier(machine.clone());
+        }
+        self.state = State::Barrier { waiting, again: BTreeMap::new(), until: now + PATIENCE };
+        self.barrier_timeout(now, wall);
+    }
+
+    fn send_barrier(&mut self, to: MachineId) {
+        let body = CommandBody::Barrier { scope: self.scope().clone(), epoch: self.epoch() };
+        let tag = Tag::Barrier(to.clone(), self.round);
+        self.send(tag, to, BARRIER_WITHIN, body);
+    }
+
+    fn send(&mut self, tag: Tag, to: MachineId, deadline: Span, body: CommandBody) {
+        let operation = self.record().id.clone();
+        let command = Box::new(Command { v: 1, operation, deadline, body });
+        self.effects.push_back((tag, EffectKind::Send { to, command }));
+    }
+
+    pub(super) fn barrier_done(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        machine: MachineId,
+        outcome: Outcome<CommandReply, BusError>,
+    ) {
+        let State::Barrier { waiting, again, .. } = &mut self.state else { return };
+        match outcome {
+            Outcome::Ok(CommandReply::Done { .. }) => {
+                waiting.remove(&machine);
+            }
+            Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),
+            Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown => {
+                again.insert(machine, now + RETRY);
+            }
+        }
+        self.barrier_timeout(now, wall);
+    }
+
+    pub(super) fn barrier_timeout(&mut self, now: Time, wall: UnixTime) {
+        let State::Barrier { waiting, again, until } = &mut self.state else { return };
+        if waiting.is_empty() {
+            return self.behind_barrier(now, wall);
+        }
+        if now >= *until && !again.is_empty() {
+            let silent: Vec<_> = again.keys().map(ToString::to_string).collect();
+            let message = format!(
+                "these machines do not say that nothing older can land there: {}",
+                silent.join(", ")
+            );
+            return self.interrupt(ErrorBody::new("MACHINE_SILENT", message));
+        }
+        let due: Vec<_> =
+            again.iter().filter(|(_, at)| **at <= now).map(|(m, _)| m.clone()).collect();
+        for machine in &due {
+            again.remove(machine);
+        }
+        for machine in due {
+            self.send_barrier(machine);
+        }
+    }
+
+    fn behind_barrier(&mut self, now: Time, wall: UnixTime) {
+        match self.record().phase {
+            Phase::Executing if matches!(self.submission, crate::api::Submission::Abort { .. }) => {
+                self.abort(now, wall, cancelled());
+            }
+            Phase::Executing => self.read_facts(Reading::Recheck),
+            Phase::Aborting => self.run_undo(now, wall),
+            Phase::CleanupPending => self.run_cleanup(now, wall),
+            Phase::Aborted | Phase::Committed => unreachable!("final records are not taken"),
+        }
+    }
+
+    fn fenced(&mut self) {
+        let message =
+            "a machine has seen a newer epoch: the operation was adopted by somebody else";
+        self.interrupt(ErrorBody::new("ADOPTED_ELSEWHERE", message));
+    }
+
+    pub(super) fn run_forward(&mut self, now: Time, wall: UnixTime) {
+        if self.cancelled {
+            return self.abort(now, wall, cancelled());
+        }
+        let steps = self.recorded_plan().steps.clone();
+        self.run(now, wall, Kind::Forward, steps);
+    }
+
+    fn run_undo(&mut self, now: Time, wall: UnixTime) {
+        let ready_failed = || {
+            let code = self.record().error.as_ref().map(|error| error.code.as_str());
+            matches!(code, Some("NOT_READY" | "INSTANCE_EXITED"))
+        };
+        let skipped = mutant::on(Mutant::UndoSkipped) && ready_failed();
+        let steps = if skipped { Vec::new() } else { undo(&self.recorded_plan().steps) };
+        self.run(now, wall, Kind::Undo, steps);
+    }
+
+    pub(super) fn run_cleanup(&mut self, now: Time, wall: UnixTime) {
+        let steps = self.recorded_plan().cleanup.clone();
+        self.run(now, wall, Kind::Cleanup, steps);
+    }
+
+    fn run(&mut self, now: Time, wall: UnixTime, kind: Kind, steps: Vec<Step>) {
+        self.round += 1;
+        let steps = steps
+            .into_iter()
+            .map(|step| {
+                let id = step.id.clone();
+                (id, Progress { step, status: Status::Waiting, since: None, failures: 0 })
+            })
+            .collect();
+        self.state = State::Running(Run { kind, steps });
+        self.run_timeout(now, wall);
+    }
+
+    /// Sends what can be sent; ends the run when everything is done.
+    pub(super) fn run_timeout(&mut self, now: Time, wall: UnixTime) {
+        let State::Running(run) = &mut self.state else { return };
+        let done: BTreeSet<_> = run
+            .steps
+            .iter()
+            .filter(|(_, progress)| progress.status == Status::Done)
+            .map(|(id, _)| id.clone())
+            .collect();
+        if done.len() == run.steps.len() {
+            return match run.kind {
+                Kind::Forward => self.commit(wall),
+                Kind::Undo => self.finish(Phase::Aborted, wall),
+                Kind::Cleanup => self.finish(Phase::Committed, wall),
+            };
+        }
+        let kind = run.kind;
+        let mut under_way = run.steps.values().filter(|p| p.status == Status::UnderWay).count();
+        let mut to_send = Vec::new();
+        for progress in run.steps.values_mut() {
+            let ready = match progress.status {
+                Status::Waiting => progress.step.after.iter().all(|before| done.contains(before)),
+                Status::Again(at) => at <= now,
+                Status::UnderWay | Status::Done => false,
+            };
+            if ready && under_way < MAX_STEPS {
+                under_way += 1;
+                let first = progress.since.is_none();
+                progress.since.get_or_insert(now);
+                progress.status = Status::UnderWay;
+                to_send.push((progress.step.clone(), first));
+            }
+        }
+        let commit = (kind == Kind::Cleanup)
+            .then(|| self.facts.head.as_ref().map(|head| head.revision))
+            .flatten();
+        for (step, first) in to_send {
+            if first {
+                self.step_event(&step, StepStatus::Started);
+            }
+            let body = CommandBody::Perform {
+                scope: self.scope().clone(),
+                epoch: self.epoch(),
+                step: step.id.clone(),
+                action: step.action.clone(),
+                commit,
+            };
+            let tag = Tag::Step(step.id.clone(), self.round);
+            self.send(tag, step.machine.clone(), step.deadline, body);
+        }
+    }
+
+    fn step_event(&mut self, step: &Step, status: StepStatus) {
+        self.events.push_back(OperationEvent::Step {
+            step: step.id.clone(),
+            machine: step.machine.clone(),
+            action: step.action.to_string(),
+            status,
+        });
+    }
+
+    pub(super) fn step_done(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        id: StepId,
+        outcome: Outcome<CommandReply, BusError>,
+    ) {
+        let State::Running(run) = &mut self.state else { return };
+        let kind = run.kind;
+        let Some(progress) = run.steps.get_mut(&id) else { return };
+        let step = progress.step.clone();
+        let waited = now.since(progress.since.unwrap_or(now));
+        match outcome {
+            Outcome::Ok(CommandReply::Done { note }) => {
+                progress.status = Status::Done;
+                self.step_event(&step, StepStatus::Done);
+                if let Some(note) = note {
+                    self.note(note);
+                }
+                self.run_timeout(now, wall);
+            }
+            Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => self.fenced(),
+            Outcome::Ok(CommandReply::Failed(failure)) => {
+                progress.failures += 1;
+                let again = kind != Kind::Forward && progress.failures < MAX_TRIES;
+                if again {
+                    progress.status = Status::Again(now + RETRY);
+                }
+                let error = failed(&step, &failure);
+                self.step_event(&step, StepStatus::Failed { error: error.clone() });
+                if !again {
+                    self.step_lost(now, wall, kind, error);
+                }
+            }
+            // Not sent, or its answer was lost: the command is absolute, so it is sent again, under the same epoch.
+            Outcome::Failed(_) | Outcome::Unknown | Outcome::Ok(_) => {
+                if waited < step.deadline.duration().max(PATIENCE) {
+                    progress.status = Status::Again(now + RETRY);
+                    self.step_event(&step, StepStatus::Retrying);
+                } else {
+                    let message =
+                        format!("machine {} does not answer: {}", step.machine, step.action);
+                    self.step_lost(now, wall, kind, ErrorBody::new("MACHINE_SILENT", message));
+                }
+            }
+        }
+    }
+
+    fn step_lost(&mut self, now: Time, wall: UnixTime, kind: Kind, error: ErrorBody) {
+        match kind {
+            Kind::Forward => self.abort(now, wall, error),
+            Kind::Undo | Kind::Cleanup => self.interrupt(error),
+        }
+    }
+}
+
+/// The steps that take these back, last first.
+fn undo(steps: &[Step]) -> Vec<Step> {
+    let undo_id = |id: &StepId| StepId::new(format!("undo-{id}")).ok();
+    // A step is taken back after all that came after it, directly or through steps with nothing to take back.
+    let mut later: BTreeMap<&StepId, BTreeSet<&StepId>> = BTreeMap::new();
+    for step in steps {
+        for before in &step.after {
+            later.entry(before).or_default().insert(&step.id);
+        }
+    }
+    let by_id: BTreeMap<_, _> = steps.iter().map(|step| (&step.id, step)).collect();
+    let followers = |id: &StepId| {
+        let mut seen = BTreeSet::new();
+        let mut open: Vec<_> = later.get(id).into_iter().flatten().copied().collect();
+        while let Some(next) = open.pop() {
+            if seen.insert(next) {
+                open.extend(later.get(next).into_iter().flatten().copied());
+            }
+        }
+        seen
+    };
+    steps
+        .iter()
+        .filter_map(|step| {
+            let action = step.undo.clone()?;
+            let after = followers(&step.id)
+                .into_iter()
+                .filter(|id| by_id[id].undo.is_some())
+                .filter_map(undo_id)
+                .collect();
+            let id = undo_id(&step.id).expect("ids of steps leave room for the prefix");
+            Some(Step {
+                id,
+                machine: step.machine.clone(),
+                action,
+                undo: None,
+                after,
+                deadline: step.deadline,
+            })
+        })
+        .collect()
+}
+
+fn failed(step: &Step, failure: &StepFailure) -> ErrorBody {
+    let message = format!("machine {}: {}: {failure}", step.machine, step.action);
+    let mut error = ErrorBody::new(failure.code(), message);
+    error.logs = failure.logs().to_vec();
+    error
+}

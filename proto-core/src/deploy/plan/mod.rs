@@ -1,0 +1,485 @@
+//! The deploy planner: from a request, the facts and what the machines say, to a [`Plan`] or a refusal.
+//!
+//! Every change of a namespace is planned here (deploy, scale, restart, stop, rollback, removal): they differ only in what the
+//! services shall be ([`target`]); what must be done to get there is one question ([`steps`]).
+
+mod addresses;
+mod steps;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use addresses::Addresses;
+use target::{Target, target};
+
+use super::placement::{self, Candidate, RegionRole};
+use super::spec::ServiceSpec;
+use crate::api::{ErrorBody, OperationRequest};
+use crate::coordination::command::MachineObservation;
+use crate::coordination::plan::{Baseline, Plan, PlannedCommit};
+use crate::digest::Digest;
+use crate::id::{InstanceName, MachineId, Namespace, OperationId, ServiceName};
+use crate::runtime::{InstanceSpec, InstanceState, Network, ObservedInstance, RestartPolicy};
+use crate::store::facts::{Claim, Commit, CommittedInstance, CommittedService, VERSION};
+use crate::store::{Facts, Key};
+use crate::time::UnixTime;
+
+/// The largest commit that is stored, in bytes of JSON.
+const MAX_COMMIT_BYTES: usize = 512 * 1024;
+
+/// What the planner says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Planned {
+    /// This is to be done.
+    Plan(Box<Plan>),
+    /// Everything is as asked for.
+    AlreadyDone {
+        /// The head commit.
+        commit: u64,
+    },
+    /// A precondition is missing. Nothing was changed.
+    Refused(ErrorBody),
+}
+
+/// The images that machines are asked for before the plan is made.
+#[must_use]
+pub fn wanted_images(request: &OperationRequest, facts: &Facts) -> Vec<String> {
+    let Ok(target) = target(request, facts) else { return Vec::new() };
+    let images: BTreeSet<_> =
+        target.services.values().map(|t| t.spec.workload.image.clone()).collect();
+    images.into_iter().filter(|image| !image.is_empty()).collect()
+}
+
+/// The machine ports that machines are asked for before the plan is made.
+#[must_use]
+pub fn wanted_ports(request: &OperationRequest, facts: &Facts) -> Vec<u16> {
+    let Ok(target) = target(request, facts) else { return Vec::new() };
+    let ports: BTreeSet<_> =
+        target.services.values().flat_map(|t| placement::machine_ports(&t.spec)).collect();
+    ports.into_iter().collect()
+}
+
+/// Makes the plan. `silent` says of each machine that did not answer why.
+#[must_use]
+pub fn plan(
+    request: &OperationRequest,
+    facts: &Facts,
+    observations: &BTreeMap<MachineId, MachineObservation>,
+    silent: &[String],
+) -> Planned {
+    match Planner::new(request, facts, observations, silent).and_then(Planner::plan) {
+        Ok(planned) => planned,
+        Err(error) => Planned::Refused(error),
+    }
+}
+
+/// An instance that the namespace has now and will not keep, or one that it will have.
+#[derive(Debug, Clone)]
+struct Placed {
+    service: ServiceName,
+    instance: CommittedInstance,
+}
+
+struct Planner<'a> {
+    namespace: Namespace,
+    request: &'a OperationRequest,
+    facts: &'a Facts,
+    observations: &'a BTreeMap<MachineId, MachineObservation>,
+    target: Target,
+    operation: OperationId,
+    notes: Vec<String>,
+}
+
+/// What the slots of the target come to.
+#[derive(Default)]
+struct Slots {
+    /// All slots of the new commit.
+    services: BTreeMap<ServiceName, BTreeMap<u32, CommittedInstance>>,
+    /// Those that are new.
+    new: Vec<(Placed, InstanceSpec)>,
+    /// Those that the head has and the new commit has not.
+    old: Vec<Placed>,
+    /// What runs under the namespace's name and is in neither.
+    strays: Vec<(MachineId, ObservedInstance)>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(
+        request: &'a OperationRequest,
+        facts: &'a Facts,
+        observations: &'a BTreeMap<MachineId, MachineObservation>,
+        silent: &[String],
+    ) -> Result<Self, ErrorBody> {
+        let target = target(request, facts)?;
+        let baseline = (request.digest(), facts.head_number());
+        let this = Self {
+            namespace: request.namespace().clone(),
+            operation: OperationId::from_digest(&Digest::of(&baseline)),
+            request,
+            facts,
+            observations,
+            target,
+            notes: Vec::new(),
+        };
+        this.check_silent(silent)?;
+        Ok(this)
+    }
+
+    /// A machine that does not answer blocks the plan if it has instances of the namespace, or if none is left.
+    fn check_silent(&self, silent: &[String]) -> Result<(), ErrorBody> {
+        let needed = |machine: &MachineId| {
+            let head = self.facts.head_commit();
+            head.is_some_and(|c| {
+                c.services.values().flat_map(|s| s.slots.values()).any(|i| i.machine == *machine)
+            })
+        };
+        let missing: Vec<_> =
+            self.facts.machines.keys().filter(|m| !self.observations.contains_key(*m)).collect();
+        if self.observations.is_empty() || missing.iter().any(|machine| needed(machine)) {
+            let names: Vec<_> = missing.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "these machines are needed and do not answer: {} ({})",
+                names.join(", "),
+                silent.join("; ")
+            );
+            return Err(ErrorBody::new("MACHINE_SILENT", message).next("ployzctl doctor"));
+        }
+        Ok(())
+    }
+
+    fn plan(mut self) -> Result<Planned, ErrorBody> {
+        let slots = self.slots()?;
+        self.check_machines(&slots)?;
+        let commit = self.commit(&slots);
+        let head = self.facts.head_commit();
+        let same = head.is_some_and(|head| head.services == commit.services);
+        let gone = self.target.removes_namespace && head.is_none();
+        if (same || gone) && slots.new.is_empty() && slots.old.is_empty() && slots.strays.is_empty()
+        {
+            return Ok(Planned::AlreadyDone { commit: self.facts.head_number() });
+        }
+        let size = serde_json::to_vec(&commit).map_or(0, |json| json.len());
+        if size > MAX_COMMIT_BYTES {
+            let message =
+                format!("the commit would take {size} bytes; {MAX_COMMIT_BYTES} are the limit");
+            return Err(ErrorBody::new("COMMIT_TOO_LARGE", message));
+        }
+        let claims = self.claims(&slots)?;
+        let releases = self
+            .facts
+            .claims
+            .iter()
+            .filter(|(key, claim)| {
+                claim.value.namespace == self.namespace
+                    && !claim.value.released
+                    && !claims.contains_key(*key)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        let revisions = self
+            .target
+            .services
+            .values()
+            .map(|t| (t.spec.revision(), t.spec.clone()))
+            .filter(|(digest, _)| !self.facts.revisions.contains_key(digest))
+            .collect();
+        let (steps, cleanup) = self.steps(&slots);
+        Ok(Planned::Plan(Box::new(Plan {
+            operation: self.operation,
+            scope: self.request.scope(),
+            baseline: baseline(self.facts, self.observations, &self.namespace),
+            notes: self.notes,
+            steps,
+            commit: PlannedCommit {
+                commit,
+                removes_namespace: self.target.removes_namespace,
+                revisions,
+                claims,
+                releases,
+            },
+            cleanup,
+        })))
+    }
+
+    fn observed(&self, machine: &MachineId, name: &InstanceName) -> Option<&ObservedInstance> {
+        let seen = self.observations.get(machine)?;
+        seen.instances.iter().find(|i| i.spec.name == *name && i.spec.namespace == self.namespace)
+    }
+
+    /// Whether an instance of the head can stay: made from the same, and doing what it should.
+    fn keeps(&self, now: &CommittedInstance, spec: &ServiceSpec) -> bool {
+        let Some(seen) = self.observed(&now.machine, &now.instance) else { return false };
+        let lives = match seen.state {
+            InstanceState::Running | InstanceState::Restarting => true,
+            InstanceState::Exited { code } => match spec.workload.restart {
+                RestartPolicy::No => true,
+                RestartPolicy::OnFailure => code == 0,
+                RestartPolicy::Always => false,
+            },
+            InstanceState::Created => false,
+        };
+        lives && now.workload == workload_digest(spec) && seen.spec.config_hash() == now.config_hash
+    }
+
+    fn slots(&mut self) -> Result<Slots, ErrorBody> {
+        let empty = BTreeMap::new();
+        let head = self.facts.head_commit();
+        let now: BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>> =
+            head.iter().flat_map(|c| &c.services).map(|(name, s)| (name, &s.slots)).collect();
+        let placed = self.place(&now)?;
+        let mut addresses = Addresses::new(self.facts, self.observations);
+        let mut slots = Slots::default();
+        for (service, target) in &self.target.services {
+            let now = now.get(service).copied().unwrap_or(&empty);
+            let wanted = placed.get(service).cloned().unwrap_or_default();
+            let mut made = BTreeMap::new();
+            for (slot, machine) in wanted {
+                let kept = now.get(&slot).filter(|i| {
+                    i.machine == machine && !target.renew && self.keeps(i, &target.spec)
+                });
+                if let Some(instance) = kept {
+                    made.insert(slot, instance.clone());
+                    continue;
+                }
+                let spec = self.instance(service, slot, &target.spec, &machine, &mut addresses)?;
+                let instance = CommittedInstance {
+                    machine,
+                    instance: spec.name.clone(),
+                    operation: self.operation.clone(),
+                    config_hash: spec.config_hash(),
+                    workload: workload_digest(&target.spec),
+                    address: spec.address,
+                    ports: spec.ports.clone(),
+                };
+                made.insert(slot, instance.clone());
+                slots.new.push((Placed { service: service.clone(), instance }, spec));
+            }
+            slots.services.insert(service.clone(), made);
+        }
+        for (service, old) in now {
+            for (slot, instance) in old {
+                let stays = slots.services.get(service).and_then(|s| s.get(slot));
+                if stays.is_none_or(|stays| stays.instance != instance.instance) {
+                    let service = service.clone();
+                    slots.old.push(Placed { service, instance: instance.clone() });
+                }
+            }
+        }
+        slots.strays = self.strays(&slots);
+        Ok(slots)
+    }
+
+    fn strays(&self, slots: &Slots) -> Vec<(MachineId, ObservedInstance)> {
+        let committed = slots.services.values().flat_map(BTreeMap::values);
+        let old = slots.old.iter().map(|placed| &placed.instance);
+        let known: BTreeSet<_> = committed.chain(old).map(|i| (&i.machine, &i.instance)).collect();
+        self.observations
+            .iter()
+            .flat_map(|(machine, seen)| seen.instances.iter().map(move |i| (machine, i)))
+            .filter(|(machine, i)| {
+                i.spec.namespace == self.namespace && !known.contains(&(machine, &i.spec.name))
+            })
+            .map(|(machine, i)| (machine.clone(), i.clone()))
+            .collect()
+    }
+
+    fn place(
+        &mut self,
+        now: &BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>>,
+    ) -> Result<BTreeMap<ServiceName, BTreeMap<u32, MachineId>>, ErrorBody> {
+        let services: BTreeMap<_, _> = self
+            .target
+            .services
+            .iter()
+            .filter(|(_, target)| !target.stopped)
+            .map(|(name, target)| (name.clone(), target.spec.clone()))
+            .collect();
+        let candidates: Vec<_> = self
+            .facts
+            .machines
+            .values()
+            .filter_map(|record| {
+                let seen = self.observations.get(&record.id)?;
+                Some(Candidate {
+                    record: record.clone(),
+                    region_role: RegionRole::default(),
+                    cpu_millis: seen.facts.cpu_total_millis,
+                    memory_bytes: seen.facts.memory_total_bytes,
+                })
+            })
+            .collect();
+        let current = now
+            .iter()
+            .map(|(name, slots)| {
+                let slots = slots.iter().map(|(slot, i)| (*slot, i.machine.clone())).collect();
+                ((*name).clone(), slots)
+            })
+            .collect();
+        let request = placement::Request {
+            services: &services,
+            candidates: &candidates,
+            current: &current,
+            keep_on_draining: false,
+        };
+        match placement::place(request) {
+            Ok(assignment) => Ok(assignment.slots),
+            Err(refusals) => {
+                let all: Vec<_> = refusals.iter().map(ToString::to_string).collect();
+                Err(ErrorBody::new("NO_PLACE", all.join("; ")).next("ployzctl status"))
+            }
+        }
+    }
+
+    fn instance(
+        &self,
+        service: &ServiceName,
+        slot: u32,
+        spec: &ServiceSpec,
+        machine: &MachineId,
+        addresses: &mut Addresses,
+    ) -> Result<InstanceSpec, ErrorBody> {
+        let record = &self.facts.machines[machine];
+        let host = spec.workload.network == Network::Host;
+        let (address, ports) = addresses.draw(record, host, &spec.ports).ok_or_else(|| {
+            let message = format!("machine {machine} has no free address for {service}");
+            ErrorBody::new("NO_ADDRESS", message)
+        })?;
+        let name = format!("{service}-{slot}-{}", self.operation.short());
+        Ok(InstanceSpec {
+            name: InstanceName::new(name)
+                .expect("a service name leaves room for slot and operation"),
+            namespace: self.namespace.clone(),
+            service: service.clone(),
+            slot,
+            operation: self.operation.clone(),
+            workload: spec.workload.clone(),
+            address,
+            ports,
+        })
+    }
+
+    /// What only the machines know: images, ports, space, what their runtime can do.
+    fn check_machines(&self, slots: &Slots) -> Result<(), ErrorBody> {
+        for (placed, spec) in &slots.new {
+            let machine = &placed.instance.machine;
+            let seen = &self.observations[machine];
+            let image = &spec.workload.image;
+            if seen.runtime == "process" {
+                if !(image.is_empty() || image == "host") {
+                    let message = format!(
+                        "service {} wants image {image}; machine {machine} runs plain processes, which have no images",
+                        placed.service
+                    );
+                    return Err(ErrorBody::new("UNSUPPORTED", message));
+                }
+            } else if !seen.facts.images_present.contains(image) {
+                let message = format!(
+                    "image {image} of service {} is not on machine {machine}",
+                    placed.service
+                );
+                let next = format!("docker pull {image}, or docker load, on machine {machine}");
+                return Err(ErrorBody::new("IMAGE_MISSING", message).next(next));
+            }
+            for port in spec.workload.publish.keys() {
+                let own = self.facts.claims.get(&Key::port(machine, *port));
+                let own =
+                    own.is_some_and(|c| c.value.namespace == self.namespace && !c.value.released);
+                if seen.facts.ports_taken.contains(port) && !own {
+                    let message = format!(
+                        "port {port} of machine {machine}, which service {} publishes, is in use",
+                        placed.service
+                    );
+                    return Err(ErrorBody::new("PORT_IN_USE", message));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn commit(&self, slots: &Slots) -> Commit {
+        let services = self.target.services.iter().map(|(name, target)| {
+            let committed = CommittedService {
+                revision: target.spec.revision(),
+                stopped: target.stopped,
+                slots: slots.services.get(name).cloned().unwrap_or_default(),
+                routes: target.spec.routes.clone(),
+            };
+            (name.clone(), committed)
+        });
+        Commit {
+            v: VERSION,
+            namespace: self.namespace.clone(),
+            number: self.facts.head_number() + 1,
+            operation: self.operation.clone(),
+            request: self.request.digest(),
+            summary: self.request.summary(),
+            at: UnixTime::default(),
+            services: services.collect(),
+        }
+    }
+
+    /// What the namespace owns after the commit; refused if somebody else owns it.
+    fn claims(&self, slots: &Slots) -> Result<BTreeMap<Key, Claim>, ErrorBody> {
+        let mut claims = BTreeMap::new();
+        let mut add = |key: Key, what: String, service: &ServiceName| {
+            if let Some(there) = self.facts.claims.get(&key)
+                && there.value.namespace != self.namespace
+                && !there.value.released
+            {
+                let owner = format!("{}/{}", there.value.namespace, there.value.service);
+                let message = format!("{what}, which service {service} wants, belongs to {owner}");
+                let next = format!("ployzctl namespace inspect {}", there.value.namespace);
+                let code =
+                    if what.starts_with("port") { "PORT_CONFLICT" } else { "ROUTE_CONFLICT" };
+                return Err(ErrorBody::new(code, message).next(next));
+            }
+            claims.entry(key).or_insert_with(|| Claim {
+                v: VERSION,
+                namespace: self.namespace.clone(),
+                service: service.clone(),
+                released: false,
+            });
+            Ok(())
+        };
+        for (service, target) in &self.target.services {
+            for host in target.spec.routes.iter().flat_map(|route| &route.hostnames) {
+                add(Key::host(host), format!("host name {host}"), service)?;
+            }
+            for instance in slots.services.get(service).into_iter().flat_map(BTreeMap::values) {
+                for port in placement::machine_ports(&target.spec) {
+                    let machine = &instance.machine;
+                    add(
+                        Key::port(machine, port),
+                        format!("port {port} of machine {machine}"),
+                        service,
+                    )?;
+                }
+            }
+        }
+        Ok(claims)
+    }
+}
+
+/// The facts that a plan is made against.
+fn baseline(
+    facts: &Facts,
+    observations: &BTreeMap<MachineId, MachineObservation>,
+    namespace: &Namespace,
+) -> Baseline {
+    let instances = observations
+        .iter()
+        .map(|(machine, seen)| {
+            let own = seen.instances.iter().filter(|i| i.spec.namespace == *namespace);
+            let own = own.map(|i| (i.spec.name.clone(), i.spec.config_hash())).collect();
+            (machine.clone(), own)
+        })
+        .collect();
+    Baseline { head: facts.head_number(), instances }
+}
+
+/// Two specs with equal digests are served by the same instances.
+fn workload_digest(spec: &ServiceSpec) -> Digest {
+    Digest::of(&(&spec.workload, &spec.ports))
+}

@@ -1,0 +1,130 @@
+use std::collections::BTreeMap;
+
+use crate::api::{ErrorBody, OperationRequest};
+use crate::deploy::spec::{Replicas, ServiceSpec};
+use crate::id::{Namespace, ServiceName};
+use crate::store::Facts;
+use crate::store::facts::Commit;
+
+/// What a namespace shall be.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Target {
+    pub(super) services: BTreeMap<ServiceName, TargetService>,
+    pub(super) removes_namespace: bool,
+}
+
+/// What a service shall be.
+#[derive(Debug, Clone)]
+pub(super) struct TargetService {
+    pub(super) spec: ServiceSpec,
+    /// It keeps its spec and has no instances.
+    pub(super) stopped: bool,
+    /// No instance is kept.
+    pub(super) renew: bool,
+}
+
+/// Reads a request as what the namespace shall be after it.
+pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target, ErrorBody> {
+    let namespace = request.namespace();
+    let mut services = match request {
+        OperationRequest::Deploy { manifest } => {
+            let services = manifest.services.clone().into_iter();
+            services.map(|(name, spec)| (name, TargetService::running(spec))).collect()
+        }
+        OperationRequest::Rollback { to, .. } => {
+            let head = head(namespace, facts)?;
+            let to = to.unwrap_or(head.number.saturating_sub(1));
+            let commit = facts.commits.get(&to).ok_or_else(|| {
+                let message = format!("namespace {namespace} has no commit {to}");
+                let next = format!("ployzctl deploy history {namespace}");
+                ErrorBody::new("NO_SUCH_COMMIT", message).next(next)
+            })?;
+            committed(commit, facts)?
+        }
+        OperationRequest::RemoveNamespace { .. } => {
+            if facts.head.is_none() {
+                return Err(no_namespace(namespace));
+            }
+            return Ok(Target { services: BTreeMap::new(), removes_namespace: true });
+        }
+        _ => match facts.head_commit() {
+            Some(head) => committed(head, facts)?,
+            None => BTreeMap::new(),
+        },
+    };
+    match request {
+        OperationRequest::Deploy { .. }
+        | OperationRequest::Rollback { .. }
+        | OperationRequest::RemoveNamespace { .. } => {}
+        OperationRequest::DeployService { service, spec, .. } => {
+            services.insert(service.clone(), TargetService::running((**spec).clone()));
+        }
+        OperationRequest::Scale { replicas, .. } => {
+            for (name, count) in replicas {
+                let service = find(&mut services, namespace, name, facts)?;
+                if service.spec.placement.replicas == Replicas::Global {
+                    let message = format!(
+                        "{namespace}/{name} has one instance on each machine; it cannot be scaled"
+                    );
+                    return Err(ErrorBody::new("NOT_SCALABLE", message));
+                }
+                service.spec.placement.replicas = Replicas::Count(*count);
+                service.stopped = false;
+            }
+        }
+        OperationRequest::Restart { service: name, .. } => {
+            let service = find(&mut services, namespace, name, facts)?;
+            (service.renew, service.stopped) = (true, false);
+        }
+        OperationRequest::Stop { service: name, .. } => {
+            find(&mut services, namespace, name, facts)?.stopped = true;
+        }
+    }
+    Ok(Target { services, removes_namespace: false })
+}
+
+impl TargetService {
+    fn running(spec: ServiceSpec) -> Self {
+        Self { spec, stopped: false, renew: false }
+    }
+}
+
+fn head<'a>(namespace: &Namespace, facts: &'a Facts) -> Result<&'a Commit, ErrorBody> {
+    facts.head_commit().ok_or_else(|| no_namespace(namespace))
+}
+
+fn no_namespace(namespace: &Namespace) -> ErrorBody {
+    let message = format!("there is no namespace {namespace}");
+    ErrorBody::new("NO_SUCH_NAMESPACE", message).next("ployzctl namespace ls")
+}
+
+fn find<'a>(
+    services: &'a mut BTreeMap<ServiceName, TargetService>,
+    namespace: &Namespace,
+    name: &ServiceName,
+    facts: &Facts,
+) -> Result<&'a mut TargetService, ErrorBody> {
+    head(namespace, facts)?;
+    services.get_mut(name).ok_or_else(|| {
+        let message = format!("namespace {namespace} has no service {name}");
+        let next = format!("ployzctl namespace inspect {namespace}");
+        ErrorBody::new("NO_SUCH_SERVICE", message).next(next)
+    })
+}
+
+fn committed(
+    commit: &Commit,
+    facts: &Facts,
+) -> Result<BTreeMap<ServiceName, TargetService>, ErrorBody> {
+    let service = |(name, committed): (&ServiceName, &crate::store::facts::CommittedService)| {
+        let spec = facts.revisions.get(&committed.revision).cloned().ok_or_else(|| {
+            let message = format!(
+                "revision {} of {}/{name} is not in the store",
+                committed.revision, commit.namespace
+            );
+            ErrorBody::new("FACT_UNREADABLE", message).next("ployzctl doctor")
+        })?;
+        Ok((name.clone(), TargetService { spec, stopped: committed.stopped, renew: false }))
+    };
+    commit.services.iter().map(service).collect()
+}

@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+
+use super::facts::{Claim, Cluster, Commit, Head, Lease};
+use super::{Entry, Key, Revision, Scope};
+use crate::coordination::OperationRecord;
+use crate::deploy::spec::ServiceSpec;
+use crate::digest::Digest;
+use crate::id::{MachineId, Namespace, OperationId};
+use crate::machine::MachineRecord;
+
+/// A fact with the revision that a conditional write must expect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// Where it was written.
+    pub revision: Revision,
+    /// What it says.
+    pub value: T,
+}
+
+/// The facts that an operation on a namespace is decided from, as one read of the store gave them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// `cluster`.
+    pub cluster: Option<Versioned<Cluster>>,
+    /// `machine.*`.
+    pub machines: BTreeMap<MachineId, MachineRecord>,
+    /// `ns.<ns>.head` of the namespace.
+    pub head: Option<Versioned<Head>>,
+    /// `ns.<ns>.commit.*` of the namespace, by number.
+    pub commits: BTreeMap<u64, Commit>,
+    /// `ns.<ns>.revision.*` of the namespace.
+    pub revisions: BTreeMap<Digest, ServiceSpec>,
+    /// `host.*` and `port.*`, released ones too.
+    pub claims: BTreeMap<Key, Versioned<Claim>>,
+    /// `op.*`.
+    pub operations: BTreeMap<OperationId, Versioned<OperationRecord>>,
+    /// `lease.*` of the scope, if the key exists, also if it says that it was released.
+    pub lease: Option<Versioned<Lease>>,
+}
+
+/// A fact that this build cannot read. Nothing is decided from half the facts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the fact {key} cannot be read: {detail}")]
+pub struct FactError {
+    /// Which.
+    pub key: Key,
+    /// Why.
+    pub detail: String,
+}
+
+fn read<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, FactError> {
+    serde_json::from_value(entry.value.clone())
+        .map(|value| Versioned { revision: entry.revision, value })
+        .map_err(|error| FactError { key: entry.key.clone(), detail: error.to_string() })
+}
+
+impl Facts {
+    /// What must be read for an operation on a namespace.
+    #[must_use]
+    pub fn prefixes(namespace: &Namespace) -> Vec<Key> {
+        vec![
+            Key::cluster(),
+            Key::machines(),
+            Key::namespace(namespace),
+            Key::hosts(),
+            Key::ports(),
+            Key::operations(),
+            Key::lease(&Scope::Namespace(namespace.clone())),
+        ]
+    }
+
+    /// Reads the entries of these prefixes. Keys that it does not know are left out.
+    ///
+    /// # Errors
+    ///
+    /// If an entry that it knows is not what [`super::facts`] says.
+    pub fn parse(entries: &[Entry]) -> Result<Self, FactError> {
+        let mut facts = Self::default();
+        for entry in entries {
+            let tokens: Vec<_> = entry.key.as_str().split('.').collect();
+            match tokens[..] {
+                ["cluster"] => facts.cluster = Some(read(entry)?),
+                ["machine", _] => {
+                    let machine: Versioned<MachineRecord> = read(entry)?;
+                    facts.machines.insert(machine.value.id.clone(), machine.value);
+                }
+                ["ns", _, "head"] => facts.head = Some(read(entry)?),
+                ["ns", _, "commit", _] => {
+                    let commit: Versioned<Commit> = read(entry)?;
+                    facts.commits.insert(commit.value.number, commit.value);
+                }
+                ["ns", _, "revision", name] => {
+                    let spec: Versioned<ServiceSpec> = read(entry)?;
+                    // By its key: a newer daemon's spec may have fields that this build's digest leaves out.
+                    let digest = name.parse::<Digest>().map_err(|error| FactError {
+                        key: entry.key.clone(),
+                        detail: error.to_string(),
+                    })?;
+                    facts.revisions.insert(digest, spec.value);
+                }
+                ["host", _] | ["port", _, _] => {
+                    facts.claims.insert(entry.key.clone(), read(entry)?);
+                }
+                ["op", _] => {
+                    let record: Versioned<OperationRecord> = read(entry)?;
+                    facts.operations.insert(record.value.id.clone(), record);
+                }
+                ["lease", ..] => facts.lease = Some(read(entry)?),
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+
+    /// The head commit; `None` if the namespace has none or was removed.
+    #[must_use]
+    pub fn head_commit(&self) -> Option<&Commit> {
+        let head = &self.head.as_ref()?.value;
+        if head.removed { None } else { self.commits.get(&head.commit) }
+    }
+
+    /// The number of the head commit, also of a removed namespace; 0 if there never was one.
+    #[must_use]
+    pub fn head_number(&self) -> u64 {
+        self.head.as_ref().map_or(0, |head| head.value.commit)
+    }
+
+    /// The unfinished operation of a scope, if there is one.
+    #[must_use]
+    pub fn unfinished(&self, scope: &Scope) -> Option<&Versioned<OperationRecord>> {
+        self.operations.values().find(|op| op.value.scope == *scope && !op.value.phase.is_final())
+    }
+
+    /// The lease of the scope, if somebody holds it.
+    #[must_use]
+    pub fn held_lease(&self) -> Option<&Lease> {
+        self.lease.as_ref().map(|lease| &lease.value).filter(|lease| !lease.released)
+    }
+}
