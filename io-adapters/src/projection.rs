@@ -118,7 +118,7 @@ async fn write_snapshots(
     status: watch::Sender<Status>,
 ) {
     while latest.changed().await.is_ok() {
-        // A change or the end of the sender cuts the wait short only at the end: each change would prolong it otherwise.
+        // Further changes don't prolong the wait; the end of the sender ends it.
         tokio::select! {
             () = tokio::time::sleep(DEBOUNCE) => {}
             () = ended(latest.clone()) => {}
