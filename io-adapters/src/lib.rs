@@ -5,6 +5,7 @@ pub mod dns;
 pub mod docker;
 pub mod files;
 pub mod gateway;
+pub mod nats;
 pub mod probe;
 mod projection;
 pub mod runtime;

@@ -1,3 +1,4 @@
 //! What the end-to-end tests share: real parts, started and cleaned up.
 
 pub mod docker;
+pub mod nats_server;
