@@ -17,6 +17,9 @@ pub const MAX_PAYLOAD: usize = 1024 * 1024;
 /// How many commands may wait to be taken; more wait in the connection.
 const WAITING: usize = 64;
 
+/// How long a server may take to confirm a subscription.
+const CONFIRM: Duration = Duration::from_secs(2);
+
 /// Between two attempts to listen where the server refused it: somebody has to mend its configuration first.
 const RETRY_REFUSED: Duration = Duration::from_secs(5);
 
@@ -187,8 +190,12 @@ async fn listen(
             let Ok(mut requests) = session.client().subscribe(subject.clone()).await else {
                 return Ok(());
             };
-            if session.client().flush().await.is_err() {
-                return Ok(());
+            if let Err(reason) = session.confirm(CONFIRM).await {
+                tracing::warn!(
+                    subject,
+                    reason,
+                    "not sure that the server knows that this machine listens"
+                );
             }
             listening.send_replace(true);
             loop {

@@ -254,6 +254,16 @@ impl Session {
         Refusals(self.refusals.subscribe())
     }
 
+    /// Waits until the server has taken everything that was given to the connection before: it works in order, and says at
+    /// once that nobody listens on an inbox that was never made.
+    pub(super) async fn confirm(&self, timeout: Duration) -> Result<(), String> {
+        let probe = self.client.new_inbox();
+        match self.request(&probe, HeaderMap::new(), Bytes::new(), Instant::now() + timeout).await {
+            Answer::Nobody | Answer::Message(_) => Ok(()),
+            Answer::Refused(reason) | Answer::NotSent(reason) | Answer::Lost(reason) => Err(reason),
+        }
+    }
+
     /// Sends a request and waits for its one answer, at most until `deadline`.
     pub(super) async fn request(
         &self,

@@ -156,7 +156,8 @@ fn participant<'a>(key: &'a str, machine: &str) -> User<'a> {
     User {
         role: "participant",
         key,
-        publish: vec![format!("presence.{machine}")],
+        // Its own inbox is how it learns that the server has taken its subscription.
+        publish: vec![format!("presence.{machine}"), inbox(key)],
         subscribe: vec![inbox(key), command_subject(machine)],
         responds: true,
     }
@@ -277,7 +278,7 @@ mod tests {
     fn a_participant_hears_its_own_machine_only() {
         let user = participant("UP", "m1");
         assert_eq!(user.subscribe, ["_INBOX.UP.>", "ployz.cmd.m1"]);
-        assert_eq!(user.publish, ["presence.m1"]);
+        assert_eq!(user.publish, ["presence.m1", "_INBOX.UP.>"]);
     }
 
     #[test]
