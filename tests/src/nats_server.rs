@@ -210,13 +210,16 @@ impl TestNats {
         self.launch()
     }
 
-    /// Stops the process where it is (SIGSTOP): its sockets stay open and nobody answers.
+    /// Stops the process where it is (SIGSTOP), and waits until it has stopped: its sockets stay open and nobody answers.
     ///
     /// # Errors
     ///
     /// If it does not run.
     pub fn freeze(&self) -> anyhow::Result<()> {
-        self.signal(rustix::process::Signal::STOP)
+        let pid = self.signal(rustix::process::Signal::STOP)?;
+        // The signal takes effect in its own time; the kernel tells the parent when it has.
+        rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED)?;
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).
@@ -225,13 +228,14 @@ impl TestNats {
     ///
     /// If it does not run.
     pub fn thaw(&self) -> anyhow::Result<()> {
-        self.signal(rustix::process::Signal::CONT)
+        self.signal(rustix::process::Signal::CONT).map(drop)
     }
 
-    fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<()> {
+    fn signal(&self, signal: rustix::process::Signal) -> anyhow::Result<rustix::process::Pid> {
         let child = self.child.as_ref().context("the server does not run")?;
         let pid = rustix::process::Pid::from_raw(i32::try_from(child.id())?).context("pid 0")?;
-        Ok(rustix::process::kill_process(pid, signal)?)
+        rustix::process::kill_process(pid, signal)?;
+        Ok(pid)
     }
 }
 
