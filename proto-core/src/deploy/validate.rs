@@ -17,9 +17,9 @@ pub const MAX_SERVICES: usize = 500;
 /// The largest commit or revision that the store takes, in bytes of JSON.
 pub const MAX_COMMIT_BYTES: usize = 512 << 10;
 /// The least that an instance takes in a commit besides its names: three digests' worth of identity, an address, the keys.
-const INSTANCE_BYTES: usize = 280;
+pub(super) const INSTANCE_BYTES: usize = 260;
 /// The least that a service takes in a commit besides its name, routes and instances.
-const SERVICE_BYTES: usize = 90;
+pub(super) const SERVICE_BYTES: usize = 90;
 
 /// Something that a manifest must not say.
 #[derive(Debug, Clone, PartialEq, Eq)]

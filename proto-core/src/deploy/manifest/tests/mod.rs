@@ -356,3 +356,35 @@ fn image_references_are_what_docker_takes() {
         );
     }
 }
+
+#[test]
+fn no_commit_is_refused_for_its_size_that_the_store_would_take() {
+    use crate::deploy::validate::{INSTANCE_BYTES, SERVICE_BYTES};
+    use crate::digest::Digest;
+    use crate::id::{InstanceName, MachineId, OperationId};
+    use crate::store::facts::{CommittedInstance, CommittedService};
+    let digest = Digest::of_bytes(b"");
+    let mut service = CommittedService {
+        revision: digest,
+        stopped: false,
+        slots: BTreeMap::new(),
+        routes: Vec::new(),
+    };
+    let bytes = |service: &CommittedService| serde_json::to_string(service).unwrap().len();
+    let empty = bytes(&service);
+    assert!(empty >= SERVICE_BYTES, "{empty}");
+    let operation = OperationId::from_digest(&digest);
+    // Everything as short as it can be.
+    let instance = CommittedInstance {
+        machine: MachineId::new("m").unwrap(),
+        instance: InstanceName::new(format!("s-0-{}", operation.short())).unwrap(),
+        operation,
+        config_hash: digest,
+        workload: digest,
+        address: std::net::Ipv4Addr::LOCALHOST.into(),
+        ports: BTreeMap::new(),
+    };
+    service.slots.insert(0, instance);
+    let one = bytes(&service) - empty;
+    assert!(one >= INSTANCE_BYTES + "s".len() + "{}".len(), "{one}");
+}
