@@ -254,6 +254,7 @@ fn two_services_cannot_take_the_same_route_or_the_same_port_of_a_machine() {
     };
     assert_eq!(two(&publish("region == eu"), &publish("region == us")), []);
     assert_eq!(two(&publish("label.edge == yes"), &publish("label.edge != yes")), []);
+    assert_eq!(two(&publish("region == eu"), &publish("az == us")).len(), 1);
     let clash = &two(&publish("region == eu"), &publish("az != b"))[0];
     assert_eq!((clash.code, clash.path.as_str()), (Code::PortConflict, "services[1].publish"));
     let clash = &two(&publish("region == eu"), "network = \"host\"")[0];
