@@ -8,4 +8,5 @@ pub mod gateway;
 pub mod nats;
 pub mod probe;
 mod projection;
+pub mod process;
 pub mod runtime;

@@ -1,13 +1,72 @@
-//! What the runtimes stream to a person: log lines and the output of `exec`.
+//! The two runtimes behind one interface, and what both stream to a person: log lines and the output of `exec`.
 
 use std::pin::Pin;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use proto_core::runtime::RuntimeError;
+use proto_core::Outcome;
+use proto_core::id::InstanceName;
+use proto_core::runtime::{RuntimeError, RuntimeReply, RuntimeRequest};
 use proto_core::time::UnixTime;
 use tokio::io::AsyncWrite;
+
+use crate::docker::Docker;
+use crate::process::Processes;
+
+/// The runtime of a machine.
+#[derive(Debug, Clone)]
+pub enum Runtime {
+    /// Containers of a Docker engine.
+    Docker(Docker),
+    /// Processes of the host.
+    Processes(Processes),
+}
+
+impl Runtime {
+    /// Does what is asked, once.
+    pub async fn execute(&self, request: RuntimeRequest) -> Outcome<RuntimeReply, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.execute(request).await,
+            Self::Processes(processes) => processes.execute(request).await,
+        }
+    }
+
+    /// What an instance wrote: the last `tail` lines (`None`: all that is kept), and with `follow` what it writes from
+    /// then on, until the instance is removed or the stream is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::NoSuchInstance`], or that the runtime is away.
+    pub async fn logs(
+        &self,
+        instance: &InstanceName,
+        tail: Option<u32>,
+        follow: bool,
+    ) -> Result<LogLines, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.logs(instance, tail, follow).await,
+            Self::Processes(processes) => processes.logs(instance, tail, follow).await,
+        }
+    }
+
+    /// Runs a command in an instance's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::NoSuchInstance`], [`RuntimeError::CannotRun`], or that the runtime is away.
+    pub async fn exec(
+        &self,
+        instance: &InstanceName,
+        argv: &[String],
+        tty: bool,
+    ) -> Result<Exec, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.exec(instance, argv, tty).await,
+            Self::Processes(processes) => processes.exec(instance, argv, tty).await,
+        }
+    }
+}
 
 /// Where something was written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
