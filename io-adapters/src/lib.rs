@@ -7,6 +7,6 @@ pub mod files;
 pub mod gateway;
 pub mod nats;
 pub mod probe;
-mod projection;
 pub mod process;
+mod projection;
 pub mod runtime;
