@@ -22,6 +22,13 @@ pub const MAX_BATCH: usize = 900;
 ///
 /// What an [`Outcome`] says here is exact: `Failed` means that nothing was written and nothing will be, also when the
 /// server comes back; whatever may still land is `Unknown`.
+///
+/// A batch is atomic against everything but the death of a lone server in the microseconds between its writes: nats-server
+/// 2.15 keeps what was on disk by then, a prefix of the batch, when it starts again. Nobody had an acknowledgement, so the
+/// outcome was `Unknown`. So the write that decides goes last, and a lost acknowledgement is resolved on that key.
+///
+/// The stages of a batch cost a lone server 8 to 30 ms of small files on an ordinary disk, a single write half a
+/// millisecond.
 #[derive(Debug, Clone)]
 pub struct Store {
     link: Link,

@@ -69,6 +69,9 @@ pub enum StoreRequest {
         prefixes: Vec<Key>,
     },
     /// All of these writes, or none. At most 900 writes.
+    ///
+    /// If a lone server dies between the writes of a batch, it keeps the first of them when it starts again; the outcome was
+    /// [`crate::Outcome::Unknown`]. So the write that decides goes last, and what became of the batch is found out on its key.
     Commit {
         /// The writes, in order.
         writes: Vec<Write>,
