@@ -1,0 +1,53 @@
+//! S5: an operation that has committed is never aborted.
+
+use std::collections::BTreeSet;
+
+use proto_core::coordination::{OperationRecord, Phase};
+use proto_core::id::OperationId;
+
+use super::{Invariant, Seen};
+use crate::world::World;
+
+/// See the file's page.
+#[derive(Debug, Default)]
+pub(super) struct NoAbortAfterCommit {
+    committed: BTreeSet<(OperationId, u32)>,
+    aborted: BTreeSet<(OperationId, u32)>,
+}
+
+impl Invariant for NoAbortAfterCommit {
+    fn name(&self) -> &'static str {
+        "S5 no abort after the commit"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+        let Seen::Stored { writes, .. } = seen else { return Ok(()) };
+        for write in *writes {
+            if !write.key.as_str().starts_with("op.") {
+                continue;
+            }
+            let Ok(record) = serde_json::from_value::<OperationRecord>(write.value.clone()) else {
+                return Err(format!("{} is no record", write.key));
+            };
+            let attempt = (record.id.clone(), record.attempt);
+            match record.phase {
+                Phase::Executing => {}
+                Phase::CleanupPending | Phase::Committed => {
+                    if self.aborted.contains(&attempt) {
+                        return Err(format!("{} commits after it aborted", record.id));
+                    }
+                    self.committed.insert(attempt);
+                }
+                Phase::Aborting | Phase::Aborted => {
+                    if self.committed.contains(&attempt) {
+                        return Err(format!("{} is {} after it committed", record.id, record.phase));
+                    }
+                    if record.phase == Phase::Aborted {
+                        self.aborted.insert(attempt);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

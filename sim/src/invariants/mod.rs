@@ -1,0 +1,179 @@
+//! What must hold, a file each. The numbers are those of the architecture's list.
+//!
+//! An invariant sees what happens between the nodes and the world and remembers what it needs; it looks into no node.
+
+mod after_commit;
+mod asked;
+mod fence;
+mod intent;
+mod phases;
+pub mod rest;
+mod serving;
+mod success;
+
+use proto_core::coordination::FenceFile;
+use proto_core::coordination::command::{Command, CommandReply};
+use proto_core::daemon::{Effect, NodeEvent, ReplyToken};
+use proto_core::digest::Digest;
+use proto_core::id::{Epoch, OperationId};
+use proto_core::runtime::RuntimeRequest;
+use proto_core::store::{Scope, Write};
+use proto_core::time::Time;
+
+use crate::world::World;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Seen<'a> {
+    /// Somebody asks for this request.
+    Asked {
+        /// Its digest.
+        digest: Digest,
+    },
+    /// The store took a batch. The world shows it already.
+    Stored {
+        /// The batch.
+        writes: &'a [Write],
+        /// On whose behalf.
+        operation: Option<&'a OperationId>,
+    },
+    /// A machine's fence file was written.
+    Persisted {
+        /// The machine.
+        machine: usize,
+        /// What it holds now.
+        file: &'a FenceFile,
+    },
+    /// A node wants this done.
+    Issued {
+        /// The machine.
+        machine: usize,
+        /// What.
+        effect: &'a Effect,
+    },
+    /// A command reached a node, which is about to see it.
+    Delivered {
+        /// The machine.
+        machine: usize,
+        /// How it will be answered.
+        token: ReplyToken,
+        /// The command.
+        command: &'a Command,
+    },
+    /// A node answered a command.
+    Replied {
+        /// The machine.
+        machine: usize,
+        /// Which.
+        token: ReplyToken,
+        /// How.
+        reply: &'a CommandReply,
+    },
+    /// A change reached a runtime. The world shows it already.
+    Landed {
+        /// The machine.
+        machine: usize,
+        /// What.
+        request: &'a RuntimeRequest,
+        /// The command that it was issued for.
+        by: Option<&'a (Scope, Epoch)>,
+    },
+    /// An audience was told something.
+    Told {
+        /// What.
+        event: &'a NodeEvent,
+    },
+}
+
+/// An invariant that was broken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which: `S5 no abort after the commit`.
+    pub invariant: &'static str,
+    /// What was seen.
+    pub what: String,
+    /// When, on the simulated clock.
+    pub at: Time,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = self.at.as_nanos() / 1_000_000;
+        write!(f, "[{}.{:03} s] {}: {}", seconds / 1000, seconds % 1000, self.invariant, self.what)
+    }
+}
+
+/// One invariant.
+trait Invariant: std::fmt::Debug {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Something happened.
+    fn see(&mut self, _seen: &Seen<'_>, _world: &World) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The world may have changed; called after each event.
+    fn look(&mut self, _world: &World) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Invariants {
+    all: Vec<Box<dyn Invariant>>,
+    violations: Vec<Violation>,
+}
+
+impl Invariants {
+    /// All that are checked while a run goes on. `serves_through`: what is committed never stops serving (not so for a
+    /// recreate, which stops first).
+    #[must_use]
+    pub fn new(serves_through: bool) -> Self {
+        let mut all: Vec<Box<dyn Invariant>> = vec![
+            Box::new(after_commit::NoAbortAfterCommit::default()),
+            Box::new(phases::OnlyForward::default()),
+            Box::new(fence::LowerEpochsAreRefused::default()),
+            Box::new(fence::NothingLandsBehindTheBarrier::default()),
+            Box::new(success::SuccessIsCommitted),
+            Box::new(asked::SomebodyAsked::default()),
+            Box::new(intent::IntentIsPlanned::default()),
+        ];
+        if serves_through {
+            all.push(Box::new(serving::CommittedServes::default()));
+        }
+        Self { all, violations: Vec::new() }
+    }
+
+    /// Something happened.
+    pub fn see(&mut self, seen: &Seen<'_>, world: &World) {
+        for invariant in &mut self.all {
+            if let Err(what) = invariant.see(seen, world) {
+                let violation = Violation { invariant: invariant.name(), what, at: world.now };
+                self.violations.push(violation);
+            }
+        }
+    }
+
+    /// The world may have changed.
+    pub fn look(&mut self, world: &World) {
+        for invariant in &mut self.all {
+            if let Err(what) = invariant.look(world) {
+                let violation = Violation { invariant: invariant.name(), what, at: world.now };
+                self.violations.push(violation);
+            }
+        }
+    }
+
+    /// Notes a violation that was found elsewhere.
+    pub fn violate(&mut self, invariant: &'static str, what: String, at: Time) {
+        self.violations.push(Violation { invariant, what, at });
+    }
+
+    /// What was broken so far.
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        &self.violations
+    }
+}
