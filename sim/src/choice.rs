@@ -18,8 +18,10 @@ pub struct Choice {
 
 #[derive(Debug)]
 enum Form {
-    /// Takes the answers of `taken` as far as they go, then 0.
-    Exhaustive,
+    /// Takes the answers of `taken` as far as they go, then 0. The first so many never change.
+    Exhaustive {
+        fixed: usize,
+    },
     Seeded(Random),
     /// Takes these answers, then 0.
     Recorded(Vec<usize>),
@@ -39,7 +41,14 @@ impl Choices {
     /// The odometer: answers after the position that moved are forgotten, so runs may differ in length and in what they ask.
     #[must_use]
     pub fn exhaustive() -> Self {
-        Self::new(Form::Exhaustive)
+        Self::new(Form::Exhaustive { fixed: 0 })
+    }
+
+    /// The same for all lists that begin with these answers (each with its bound).
+    #[must_use]
+    pub fn exhaustive_from(prefix: Vec<Choice>) -> Self {
+        let form = Form::Exhaustive { fixed: prefix.len() };
+        Self { form, taken: prefix, position: 0 }
     }
 
     /// Answers that follow from a seed.
@@ -67,12 +76,12 @@ impl Choices {
         assert!(bound > 0, "a choice needs an answer");
         let position = self.position;
         self.position += 1;
-        if let (Form::Exhaustive, Some(choice)) = (&self.form, self.taken.get(position)) {
+        if let (Form::Exhaustive { .. }, Some(choice)) = (&self.form, self.taken.get(position)) {
             assert_eq!(choice.bound, bound, "the run is not deterministic at {}", choice.label);
             return choice.value;
         }
         let value = match &mut self.form {
-            Form::Exhaustive => 0,
+            Form::Exhaustive { .. } => 0,
             Form::Seeded(random) => {
                 usize::try_from(random.below(bound as u64)).expect("below a usize")
             }
@@ -108,10 +117,12 @@ impl Choices {
 
     /// Goes to the next list; false if there is none. Only for the exhaustive form.
     pub fn advance(&mut self) -> bool {
-        assert!(matches!(self.form, Form::Exhaustive), "only the odometer advances");
+        let Form::Exhaustive { fixed } = self.form else { panic!("only the odometer advances") };
         self.taken.truncate(self.position);
         self.position = 0;
-        while let Some(last) = self.taken.last_mut() {
+        while self.taken.len() > fixed
+            && let Some(last) = self.taken.last_mut()
+        {
             if last.value + 1 < last.bound {
                 last.value += 1;
                 return true;
@@ -180,6 +191,32 @@ mod tests {
         unique.dedup();
         assert_eq!(seen.len(), 1 + 2 + 4);
         assert_eq!(unique.len(), seen.len());
+    }
+
+    #[test]
+    fn the_lists_that_begin_differently_make_up_all_lists() {
+        let run = |choices: &mut Choices| -> Vec<usize> {
+            (0..3).map(|_| choices.choose(3, String::new)).collect()
+        };
+        let mut seen = vec![vec![0, 0, 0]];
+        for (at, value) in (0..3).flat_map(|at| [(at, 1), (at, 2)]) {
+            let answer = |n| Choice {
+                value: if n == at { value } else { 0 },
+                bound: 3,
+                label: String::new(),
+            };
+            let mut choices = Choices::exhaustive_from((0..=at).map(answer).collect());
+            loop {
+                seen.push(run(&mut choices));
+                if !choices.advance() {
+                    break;
+                }
+            }
+        }
+        seen.sort();
+        let mut every = all(run);
+        every.sort();
+        assert_eq!(seen, every);
     }
 
     #[test]

@@ -4,6 +4,19 @@
 //! |---|---|
 //! | [`choice`] | the one source of choices: exhaustive, seeded, recorded |
 //! | [`world`] | models of the store, the runtimes, the bus, the gateway |
+//! | [`cluster`] | whole nodes against the world on one clock |
+//! | [`scenario`] | what is tried |
+//! | [`run`] | one run of a scenario |
+//! | [`mod@enumerate`] | every run within a budget |
+//! | [`fate`] | what can become of an effect |
+//! | [`invariants`] | what must hold, a file each |
 
 pub mod choice;
+pub mod cluster;
+pub mod enumerate;
+pub mod fate;
+mod flight;
+pub mod invariants;
+pub mod run;
+pub mod scenario;
 pub mod world;

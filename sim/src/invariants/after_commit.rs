@@ -40,7 +40,10 @@ impl Invariant for NoAbortAfterCommit {
                 }
                 Phase::Aborting | Phase::Aborted => {
                     if self.committed.contains(&attempt) {
-                        return Err(format!("{} is {} after it committed", record.id, record.phase));
+                        return Err(format!(
+                            "{} is {} after it committed",
+                            record.id, record.phase
+                        ));
                     }
                     if record.phase == Phase::Aborted {
                         self.aborted.insert(attempt);

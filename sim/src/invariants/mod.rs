@@ -11,6 +11,8 @@ pub mod rest;
 mod serving;
 mod success;
 
+pub(crate) use serving::heads_written;
+
 use proto_core::coordination::FenceFile;
 use proto_core::coordination::command::{Command, CommandReply};
 use proto_core::daemon::{Effect, NodeEvent, ReplyToken};

@@ -1,0 +1,75 @@
+//! S10: every batch and every command that changes something carries the id of an operation that somebody asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto_core::coordination::OperationRecord;
+use proto_core::coordination::command::CommandBody;
+use proto_core::daemon::EffectKind;
+use proto_core::digest::Digest;
+use proto_core::id::OperationId;
+use proto_core::store::{StoreRequest, Write};
+
+use super::{Invariant, Seen};
+use crate::world::World;
+
+/// See the file's page.
+#[derive(Debug, Default)]
+pub(super) struct SomebodyAsked {
+    asked: BTreeSet<Digest>,
+    known: BTreeMap<OperationId, Digest>,
+}
+
+impl Invariant for SomebodyAsked {
+    fn name(&self) -> &'static str {
+        "S10 every change is of an operation that was asked for"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+        match seen {
+            Seen::Asked { digest } => {
+                self.asked.insert(*digest);
+            }
+            Seen::Issued { machine, effect } => {
+                let changes = match &effect.kind {
+                    EffectKind::Store(StoreRequest::Commit { writes }) => {
+                        self.learn(writes);
+                        true
+                    }
+                    EffectKind::Send { command, .. } => {
+                        if let Some(operation) = &effect.operation
+                            && *operation != command.operation
+                        {
+                            return Err(format!(
+                                "{operation} sends a command of {}",
+                                command.operation
+                            ));
+                        }
+                        !matches!(command.body, CommandBody::Observe { .. })
+                    }
+                    EffectKind::Runtime(request) => request.mutates().is_some(),
+                    _ => false,
+                };
+                if !changes {
+                    return Ok(());
+                }
+                let of = effect.operation.as_ref();
+                let request = of.and_then(|operation| self.known.get(operation));
+                if request.is_none_or(|request| !self.asked.contains(request)) {
+                    return Err(format!("machine {machine} issues {effect:?}"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl SomebodyAsked {
+    fn learn(&mut self, writes: &[Write]) {
+        for write in writes.iter().filter(|write| write.key.as_str().starts_with("op.")) {
+            if let Ok(record) = serde_json::from_value::<OperationRecord>(write.value.clone()) {
+                self.known.insert(record.id, record.request_digest);
+            }
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! S6: machines never act for a lower epoch.
+
+use std::collections::BTreeMap;
+
+use proto_core::coordination::command::{CommandBody, CommandReply};
+use proto_core::daemon::ReplyToken;
+use proto_core::id::Epoch;
+use proto_core::store::Scope;
+
+use super::{Invariant, Seen};
+use crate::world::World;
+
+/// A command below the floor that the machine has written down is answered with `Stale`.
+#[derive(Debug, Default)]
+pub(super) struct LowerEpochsAreRefused {
+    floors: BTreeMap<(usize, Scope), Epoch>,
+    /// Commands that arrived below the floor, with both.
+    lower: BTreeMap<ReplyToken, (Epoch, Epoch)>,
+}
+
+impl Invariant for LowerEpochsAreRefused {
+    fn name(&self) -> &'static str {
+        "S6 a machine refuses what is below its floor"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+        match seen {
+            Seen::Persisted { machine, file } => {
+                for (scope, epoch) in &file.floors {
+                    self.floors.insert((*machine, scope.clone()), *epoch);
+                }
+            }
+            Seen::Delivered { machine, token, command } => {
+                let (CommandBody::Barrier { scope, epoch }
+                | CommandBody::Perform { scope, epoch, .. }) = &command.body
+                else {
+                    return Ok(());
+                };
+                let floor = self.floors.get(&(*machine, scope.clone())).copied();
+                if let Some(floor) = floor.filter(|floor| epoch < floor) {
+                    self.lower.insert(*token, (*epoch, floor));
+                }
+            }
+            Seen::Replied { machine, token, reply } => {
+                if let Some((epoch, floor)) = self.lower.remove(token)
+                    && !matches!(reply, CommandReply::Stale { .. })
+                {
+                    return Err(format!(
+                        "machine {machine} answered a command of epoch {epoch} below its floor {floor} with {reply:?}"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Once a barrier is acknowledged, nothing of a lower epoch lands on that machine; once a higher epoch acts anywhere,
+/// nothing of a lower one lands anywhere.
+#[derive(Debug, Default)]
+pub(super) struct NothingLandsBehindTheBarrier {
+    asked: BTreeMap<ReplyToken, (usize, Scope, Epoch)>,
+    acknowledged: BTreeMap<(usize, Scope), Epoch>,
+    acting: BTreeMap<Scope, Epoch>,
+}
+
+impl Invariant for NothingLandsBehindTheBarrier {
+    fn name(&self) -> &'static str {
+        "S6 nothing of a lower epoch lands behind the barrier"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+        match seen {
+            Seen::Delivered { machine, token, command } => match &command.body {
+                CommandBody::Barrier { scope, epoch } => {
+                    self.asked.insert(*token, (*machine, scope.clone(), *epoch));
+                }
+                CommandBody::Perform { scope, epoch, .. } => {
+                    let highest = self.acting.entry(scope.clone()).or_default();
+                    *highest = (*highest).max(*epoch);
+                }
+                CommandBody::Observe { .. } => {}
+            },
+            Seen::Replied { token, reply: CommandReply::Done { .. }, .. } => {
+                if let Some((machine, scope, epoch)) = self.asked.remove(token) {
+                    let there = self.acknowledged.entry((machine, scope)).or_default();
+                    *there = (*there).max(epoch);
+                }
+            }
+            Seen::Landed { machine, request, by: Some((scope, epoch)) } => {
+                let barrier = self.acknowledged.get(&(*machine, scope.clone()));
+                if let Some(barrier) = barrier.filter(|barrier| epoch < barrier) {
+                    return Err(format!(
+                        "machine {machine} acknowledged a barrier of {barrier}, then {request:?} of epoch {epoch} landed"
+                    ));
+                }
+                let acting = self.acting.get(scope);
+                if let Some(acting) = acting.filter(|acting| epoch < acting) {
+                    return Err(format!(
+                        "epoch {acting} acts, and on machine {machine} {request:?} of epoch {epoch} landed"
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! S11: intent (heads, commits, revisions, claims) is what a recorded plan says, never what was observed; commits and revisions
+//! are written once.
+
+use std::collections::BTreeMap;
+
+use proto_core::coordination::OperationRecord;
+use proto_core::store::Key;
+use proto_core::store::facts::Commit;
+use serde_json::Value;
+
+use super::{Invariant, Seen};
+use crate::world::World;
+
+/// See the file's page.
+#[derive(Debug, Default)]
+pub(super) struct IntentIsPlanned {
+    once: BTreeMap<Key, Value>,
+}
+
+impl Invariant for IntentIsPlanned {
+    fn name(&self) -> &'static str {
+        "S11 intent is what was planned, and is written once"
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
+        let Seen::Stored { writes, operation } = seen else { return Ok(()) };
+        for write in *writes {
+            let tokens: Vec<_> = write.key.as_str().split('.').collect();
+            match tokens[..] {
+                ["ns", _, "commit", _] => {
+                    let commit: Commit = serde_json::from_value(write.value.clone())
+                        .map_err(|error| format!("{}: {error}", write.key))?;
+                    self.once(write, true)?;
+                    if Some(&commit.operation) != *operation {
+                        return Err(format!(
+                            "{} of {operation:?} says {}",
+                            write.key, commit.operation
+                        ));
+                    }
+                    let record: Option<OperationRecord> =
+                        world.kv.get(&Key::operation(&commit.operation));
+                    let planned =
+                        record.and_then(|record| record.plan).map(|plan| plan.commit.commit);
+                    let same = planned.is_some_and(|planned| {
+                        planned.services == commit.services && planned.number == commit.number
+                    });
+                    if !same {
+                        return Err(format!("{} is not what was planned", write.key));
+                    }
+                }
+                ["ns", _, "revision", _] => self.once(write, false)?,
+                // A head that moves brings its commit with it.
+                ["ns", namespace, "head"] => {
+                    let prefix = format!("ns.{namespace}.commit.");
+                    if !writes.iter().any(|other| other.key.as_str().starts_with(&prefix)) {
+                        return Err(format!("{} moves without a commit", write.key));
+                    }
+                }
+                ["cluster"] | ["machine", _] if operation.is_some() => {
+                    return Err(format!(
+                        "{} is rewritten by an operation on a namespace",
+                        write.key
+                    ));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl IntentIsPlanned {
+    fn once(&mut self, write: &proto_core::store::Write, strictly: bool) -> Result<(), String> {
+        match self.once.insert(write.key.clone(), write.value.clone()) {
+            Some(_) if strictly => Err(format!("{} is written twice", write.key)),
+            Some(before) if before != write.value => Err(format!("{} is rewritten", write.key)),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What must hold when everything has come to rest: L1 every operation is finished, L2 what runs is what is committed, L3
+//! nothing else is left.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto_core::coordination::OperationRecord;
+use proto_core::digest::Digest;
+use proto_core::id::{InstanceName, MachineId, Namespace, ServiceName};
+use proto_core::store::Key;
+use proto_core::store::facts::{Claim, Commit, Head, Lease};
+
+use crate::world::World;
+
+/// L1.
+pub const FINISHED: &str = "L1 every operation is finished once it was resumed or aborted";
+/// L2.
+pub const RUNS: &str = "L2 what runs is what is committed";
+/// L3.
+pub const NOTHING_LEFT: &str = "L3 nothing is left over";
+
+/// A service's part of a commit, without what differs between two runs of the same: names and operation ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceContent {
+    revision: Digest,
+    stopped: bool,
+    slots: BTreeMap<u32, (MachineId, Digest)>,
+}
+
+/// What the heads say, without names and ids.
+pub type Content = BTreeMap<Namespace, BTreeMap<ServiceName, ServiceContent>>;
+
+/// Every head commit.
+#[must_use]
+pub fn heads(world: &World) -> BTreeMap<Namespace, Commit> {
+    let mut heads = BTreeMap::new();
+    for (key, value) in world.kv.under(&Key::namespaces()) {
+        let tokens: Vec<_> = key.as_str().split('.').collect();
+        if let ["ns", namespace, "head"] = tokens[..]
+            && let Ok(namespace) = Namespace::new(namespace)
+            && let Ok(head) = serde_json::from_value::<Head>(value.clone())
+            && !head.removed
+            && let Some(commit) = world.kv.get(&Key::commit(&namespace, head.commit))
+        {
+            heads.insert(namespace, commit);
+        }
+    }
+    heads
+}
+
+/// What the heads say, without names and ids.
+#[must_use]
+pub fn content(world: &World) -> Content {
+    let service = |commit: Commit| {
+        let services = commit.services.into_iter().map(|(name, service)| {
+            let slots = service.slots.into_iter();
+            let slots = slots.map(|(n, slot)| (n, (slot.machine, slot.workload))).collect();
+            let content =
+                ServiceContent { revision: service.revision, stopped: service.stopped, slots };
+            (name, content)
+        });
+        services.collect()
+    };
+    heads(world).into_iter().map(|(namespace, commit)| (namespace, service(commit))).collect()
+}
+
+/// Everything that shall stay as it is once the world rests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    heads: BTreeMap<Namespace, Commit>,
+    running: BTreeMap<MachineId, BTreeSet<InstanceName>>,
+    changes: Vec<u64>,
+    unfinished: usize,
+}
+
+impl Snapshot {
+    /// The world as it is.
+    #[must_use]
+    pub fn of(world: &World) -> Self {
+        let names = |at: usize| world.runtimes[at].instances().keys().cloned().collect();
+        let machines = world.machines.iter().enumerate();
+        Self {
+            heads: heads(world),
+            running: machines.map(|(at, machine)| (machine.clone(), names(at))).collect(),
+            changes: world.runtimes.iter().map(|runtime| runtime.changes).collect(),
+            unfinished: unfinished(world).len(),
+        }
+    }
+}
+
+/// The records of operations that are not finished.
+#[must_use]
+pub fn unfinished(world: &World) -> Vec<OperationRecord> {
+    let prefix = Key::operations();
+    let records = world.kv.under(&prefix);
+    let records = records.filter_map(|(_, value)| serde_json::from_value(value.clone()).ok());
+    records.filter(|record: &OperationRecord| !record.phase.is_final()).collect()
+}
+
+/// What does not hold, with the name of the invariant.
+#[must_use]
+pub fn check(world: &World) -> Vec<(&'static str, String)> {
+    let mut broken = Vec::new();
+    for record in unfinished(world) {
+        broken.push((FINISHED, format!("{} ({}) is {}", record.id, record.summary, record.phase)));
+    }
+    let heads = heads(world);
+    let mut wanted = BTreeMap::new();
+    for service in heads.values().flat_map(|commit| commit.services.values()) {
+        for slot in service.slots.values() {
+            wanted.insert((slot.machine.clone(), slot.instance.clone()), slot);
+        }
+    }
+    for ((machine, name), slot) in &wanted {
+        let at = world.machines.iter().position(|other| other == machine);
+        let there = at.and_then(|at| world.runtimes[at].instances().get(name));
+        match there {
+            None => broken.push((RUNS, format!("{name} is committed and not on {machine}"))),
+            Some(there) if !there.serves(world.now) => {
+                broken.push((RUNS, format!("{name} is committed and does not serve on {machine}")));
+            }
+            Some(there) if there.spec.config_hash() != slot.config_hash => {
+                broken.push((RUNS, format!("{name} on {machine} is not what is committed")));
+            }
+            Some(_) => {}
+        }
+    }
+    for (at, machine) in world.machines.iter().enumerate() {
+        for name in world.runtimes[at].instances().keys() {
+            if !wanted.contains_key(&(machine.clone(), name.clone())) {
+                broken.push((NOTHING_LEFT, format!("instance {name} on {machine}")));
+            }
+        }
+        let gateway = world.gateways[at].backends.values().flatten();
+        for backend in gateway.filter(|backend| !wanted.contains_key(backend)) {
+            broken.push((NOTHING_LEFT, format!("the gateway of {machine} sends to {backend:?}")));
+        }
+    }
+    for (key, value) in world.kv.under(&Key::leases()) {
+        let lease: Result<Lease, _> = serde_json::from_value(value.clone());
+        if !lease.is_ok_and(|lease| lease.released) {
+            broken.push((NOTHING_LEFT, format!("{key} is held")));
+        }
+    }
+    for prefix in [Key::hosts(), Key::ports()] {
+        for (key, value) in world.kv.under(&prefix) {
+            let claim: Result<Claim, _> = serde_json::from_value(value.clone());
+            let owned = |claim: &Claim| {
+                let commit = heads.get(&claim.namespace);
+                commit.is_some_and(|commit| commit.services.contains_key(&claim.service))
+            };
+            if !claim.is_ok_and(|claim| claim.released || owned(&claim)) {
+                broken.push((NOTHING_LEFT, format!("{key} is claimed by nobody")));
+            }
+        }
+    }
+    broken
+}

@@ -1,0 +1,252 @@
+//! What is tried: a cluster, what was deployed on it before, and the operation that is broken in every way.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use proto_core::api::OperationRequest;
+use proto_core::deploy::HostName;
+use proto_core::deploy::spec::{
+    Manifest, OnFailure, Placement, Replicas, Reservation, Rollout, Route, ServiceSpec, Strategy,
+    Topology,
+};
+use proto_core::id::{MachineId, Namespace, ServiceName};
+use proto_core::machine::{Addressing, MachineLifecycle, MachineRecord};
+use proto_core::runtime::{Network, Probe, Readiness, RestartPolicy, Workload};
+use proto_core::span::Span;
+use proto_core::store::facts::{Cluster, VERSION};
+use proto_core::store::{Key, Revision, StoreRequest, Write};
+use proto_core::time::{Time, UnixTime};
+
+use crate::world::World;
+
+/// A scenario.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is.
+    pub about: &'static str,
+    /// How many machines there are.
+    pub machines: usize,
+    /// What was done before, with nothing going wrong.
+    pub before: Vec<OperationRequest>,
+    /// What is broken in every way.
+    pub request: OperationRequest,
+    /// It cannot succeed: its instances never become ready.
+    pub fails: bool,
+    /// What is committed never stops serving.
+    pub serves_through: bool,
+}
+
+/// All scenarios.
+#[must_use]
+pub fn all() -> Vec<Scenario> {
+    let web = |image: &str, strategy, replicas| {
+        deploy(&[("web", service(image, strategy, replicas, Span::from_secs(5)))])
+    };
+    let update = |name, about, strategy, machines, replicas, image: &str| Scenario {
+        name,
+        about,
+        machines,
+        before: vec![web("ready-800-v1", strategy, replicas)],
+        request: web(image, strategy, replicas),
+        fails: image.starts_with("never") || image.starts_with("exits"),
+        serves_through: strategy != Strategy::Recreate,
+    };
+    let on_v1 = |name, about, request| Scenario {
+        name,
+        about,
+        machines: 1,
+        before: vec![web("ready-800-v1", Strategy::Rolling, 1)],
+        request,
+        fails: false,
+        serves_through: true,
+    };
+    let namespace = || Namespace::new("shop").expect("a literal");
+    let web_name = || ServiceName::new("web").expect("a literal");
+    let scale = |n| OperationRequest::Scale {
+        namespace: namespace(),
+        replicas: BTreeMap::from([(web_name(), n)]),
+    };
+    vec![
+        Scenario {
+            name: "first",
+            about: "the first version of a service",
+            machines: 1,
+            before: Vec::new(),
+            request: web("ready-800-v1", Strategy::Rolling, 1),
+            fails: false,
+            serves_through: true,
+        },
+        update("rolling", "v2 over v1", Strategy::Rolling, 1, 1, "ready-800-v2"),
+        update("recreate", "v2 over v1, stopping first", Strategy::Recreate, 1, 1, "ready-800-v2"),
+        update("blue-green", "v2 over v1, 2 replicas", Strategy::BlueGreen, 1, 2, "ready-800-v2"),
+        update("never-ready", "v2 never becomes ready", Strategy::Rolling, 1, 1, "never-v2"),
+        update(
+            "never-ready-recreate",
+            "the same, v1 stopped",
+            Strategy::Recreate,
+            1,
+            1,
+            "never-v2",
+        ),
+        update("exits", "v2 exits at once", Strategy::Rolling, 1, 1, "exits-3-v2"),
+        update("slow", "v2 is ready after 45 s", Strategy::Rolling, 1, 1, "ready-45000-v2"),
+        on_v1("scale-up", "from 1 to 2", scale(2)),
+        Scenario {
+            before: vec![web("ready-800-v1", Strategy::Rolling, 2)],
+            ..on_v1("scale-down", "from 2 to 1", scale(1))
+        },
+        on_v1(
+            "restart",
+            "every instance anew",
+            OperationRequest::Restart { namespace: namespace(), service: web_name() },
+        ),
+        on_v1(
+            "stop",
+            "no instances",
+            OperationRequest::Stop { namespace: namespace(), service: web_name() },
+        ),
+        on_v1(
+            "remove",
+            "the namespace",
+            OperationRequest::RemoveNamespace { namespace: namespace() },
+        ),
+        Scenario {
+            before: vec![
+                web("ready-800-v1", Strategy::Rolling, 1),
+                web("ready-800-v2", Strategy::Rolling, 1),
+            ],
+            ..on_v1("back", "v1 again over v2 over v1", web("ready-800-v1", Strategy::Rolling, 1))
+        },
+        update(
+            "two-machines",
+            "v2 over v1, a replica each",
+            Strategy::Rolling,
+            2,
+            2,
+            "ready-800-v2",
+        ),
+        update(
+            "two-machines-recreate",
+            "the same, stopping first",
+            Strategy::Recreate,
+            2,
+            2,
+            "ready-800-v2",
+        ),
+        update(
+            "two-machines-never-ready",
+            "v2 never becomes ready",
+            Strategy::Rolling,
+            2,
+            2,
+            "never-v2",
+        ),
+    ]
+}
+
+/// The scenario of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<Scenario> {
+    all().into_iter().find(|scenario| scenario.name == name)
+}
+
+fn deploy(services: &[(&str, ServiceSpec)]) -> OperationRequest {
+    let named = services
+        .iter()
+        .map(|(name, spec)| (ServiceName::new(*name).expect("a literal"), spec.clone()));
+    let namespace = Namespace::new("shop").expect("a literal");
+    OperationRequest::Deploy { manifest: Manifest { namespace, services: named.collect() } }
+}
+
+fn service(image: &str, strategy: Strategy, replicas: u32, start_period: Span) -> ServiceSpec {
+    let slow = image.starts_with("ready-45000");
+    ServiceSpec {
+        workload: Workload {
+            image: image.to_owned(),
+            entrypoint: Vec::new(),
+            command: Vec::new(),
+            env: BTreeMap::new(),
+            user: None,
+            cap_add: Vec::new(),
+            cap_drop: Vec::new(),
+            cpu_limit_millis: None,
+            memory_limit_bytes: None,
+            restart: RestartPolicy::Always,
+            stop_grace_period: Span::from_secs(10),
+            labels: BTreeMap::new(),
+            publish: BTreeMap::new(),
+            network: Network::Overlay,
+        },
+        placement: Placement {
+            replicas: Replicas::Count(replicas),
+            constraints: Vec::new(),
+            spread: Topology::Machine,
+        },
+        reservation: Reservation::default(),
+        ports: BTreeMap::from([("http".to_owned(), 8080)]),
+        routes: vec![Route {
+            hostnames: vec!["shop.example.com".parse::<HostName>().expect("a literal")],
+            path_prefix: "/".to_owned(),
+            port: "http".to_owned(),
+        }],
+        readiness: Some(Readiness {
+            probe: Probe::Http { path: "/".to_owned(), port: "http".to_owned() },
+            interval: Span::from_secs(if slow { 15 } else { 1 }),
+            timeout: Span::from_secs(1),
+            retries: 0,
+            start_period: if slow {
+                Span::from_secs(60)
+            } else {
+                start_period.min(Span::from_secs(2))
+            },
+        }),
+        rollout: Rollout { strategy, batch: 1, drain: Span::from_secs(5) },
+        on_failure: OnFailure::Abort,
+    }
+}
+
+/// Machines of a founded cluster with nothing on them.
+///
+/// # Panics
+///
+/// Beyond 9 machines.
+#[must_use]
+pub fn founded(machines: usize) -> World {
+    assert!(machines <= 9, "machines are named by one digit");
+    let ids: Vec<_> = (1..=machines)
+        .map(|n| MachineId::new(format!("m{n}")).expect("a letter, a digit"))
+        .collect();
+    let mut world = World::new(ids.clone());
+    let cluster = Cluster {
+        v: VERSION,
+        name: "model".to_owned(),
+        id: "00000000c0ffee00".to_owned(),
+        incarnation: 1,
+        created: UnixTime::from_millis(1_800_000_000_000),
+    };
+    let mut writes = vec![write(Key::cluster(), &cluster)];
+    for (n, id) in (1..).zip(ids) {
+        let record = MachineRecord {
+            v: VERSION,
+            id: id.clone(),
+            lifecycle: MachineLifecycle::Active,
+            region: "eu".to_owned(),
+            az: None,
+            labels: BTreeMap::new(),
+            addressing: Addressing::Subnet(Ipv4Addr::new(10, 210, n, 0)),
+        };
+        writes.push(write(Key::machine(&id), &record));
+    }
+    world
+        .kv
+        .apply(Time::ZERO, &StoreRequest::Commit { writes })
+        .expect("an empty store takes a first batch");
+    world
+}
+
+fn write<T: serde::Serialize>(key: Key, value: &T) -> Write {
+    let value = serde_json::to_value(value).expect("facts are plain JSON");
+    Write { key, value, expect: Some(Revision::ABSENT), ttl: None }
+}
