@@ -36,6 +36,8 @@ pub struct Scenario {
     pub fails: bool,
     /// What is committed never stops serving.
     pub serves_through: bool,
+    /// Asking once more is asking for one more: a restart.
+    pub repeats: bool,
 }
 
 /// All scenarios.
@@ -52,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
         request: web(image, strategy, replicas),
         fails: image.starts_with("never") || image.starts_with("exits"),
         serves_through: strategy != Strategy::Recreate,
+        repeats: false,
     };
     let on_v1 = |name, about, request| Scenario {
         name,
@@ -61,6 +64,7 @@ pub fn all() -> Vec<Scenario> {
         request,
         fails: false,
         serves_through: true,
+        repeats: false,
     };
     let namespace = || Namespace::new("shop").expect("a literal");
     let web_name = || ServiceName::new("web").expect("a literal");
@@ -77,6 +81,7 @@ pub fn all() -> Vec<Scenario> {
             request: web("ready-800-v1", Strategy::Rolling, 1),
             fails: false,
             serves_through: true,
+            repeats: false,
         },
         update("rolling", "v2 over v1", Strategy::Rolling, 1, 1, "ready-800-v2"),
         update("recreate", "v2 over v1, stopping first", Strategy::Recreate, 1, 1, "ready-800-v2"),
@@ -97,11 +102,14 @@ pub fn all() -> Vec<Scenario> {
             before: vec![web("ready-800-v1", Strategy::Rolling, 2)],
             ..on_v1("scale-down", "from 2 to 1", scale(1))
         },
-        on_v1(
-            "restart",
-            "every instance anew",
-            OperationRequest::Restart { namespace: namespace(), service: web_name() },
-        ),
+        Scenario {
+            repeats: true,
+            ..on_v1(
+                "restart",
+                "every instance anew",
+                OperationRequest::Restart { namespace: namespace(), service: web_name() },
+            )
+        },
         on_v1(
             "stop",
             "no instances",
