@@ -211,7 +211,8 @@ impl Operation {
         let own = match &self.state {
             State::WriteAgain { at, .. } => Some(*at),
             State::Resolving(resolve) => resolve.wake_at,
-            State::Barrier { again, until, .. } => again.values().copied().min().or(Some(*until)),
+            // With every barrier out there is nothing to wake for: the answers come, if only to say that there is none.
+            State::Barrier { again, .. } => again.values().copied().min(),
             State::Running(run) => run.wake_at(),
             State::Reading(_) | State::Observing { .. } | State::Writing(_) | State::Finished => {
                 None
