@@ -1,0 +1,68 @@
+//! The short enumeration that every `cargo test` runs; `ployz-sim enumerate` runs the long ones.
+
+use std::time::Duration;
+
+use sim::enumerate::{Found, Settings, enumerate};
+use sim::fate::Budget;
+use sim::run::Prepared;
+use sim::scenario;
+
+fn all_runs(name: &str, budget: Budget) -> Found {
+    let scenario = scenario::by_name(name).expect("a scenario of this name");
+    let prepared = Prepared::new(scenario).unwrap_or_else(|report| {
+        panic!("{name}, with nothing going wrong: {:?}", report.violations)
+    });
+    let settings = Settings {
+        budget,
+        threads: 2,
+        within: Duration::from_secs(120),
+        stop_at_first: false,
+        planted: Vec::new(),
+    };
+    let found = enumerate(&prepared, &settings);
+    for report in found.examples.values() {
+        panic!("{name} '{}': {}", report.schedule(), report.violations[0]);
+    }
+    assert!(found.complete, "{name} did not end in time");
+    found
+}
+
+#[test]
+fn one_crash_anywhere_in_any_operation_on_one_machine_breaks_nothing() {
+    for scenario in scenario::all().iter().filter(|scenario| scenario.machines == 1) {
+        let found = all_runs(scenario.name, Budget::new(1, 0, &[1, 3]));
+        assert!(found.schedules > 50, "{}: {} schedules", scenario.name, found.schedules);
+    }
+}
+
+#[test]
+fn one_lost_answer_anywhere_breaks_nothing() {
+    for name in ["first", "rolling", "recreate", "never-ready", "scale-down", "two-machines"] {
+        let found = all_runs(name, Budget::new(0, 1, &[1, 3]));
+        assert!(found.schedules > 50, "{name}: {} schedules", found.schedules);
+    }
+}
+
+#[test]
+fn one_machine_of_two_dies_or_stands_still_and_nothing_breaks() {
+    let found = all_runs("two-machines-recreate", Budget::new(1, 0, &[2]));
+    assert!(found.schedules > 500, "{} schedules", found.schedules);
+}
+
+#[test]
+fn the_same_choices_give_the_same_run() {
+    let scenario = scenario::by_name("two-machines").expect("a scenario of this name");
+    let prepared = Prepared::new(scenario).expect("nothing goes wrong");
+    for seed in 0..20 {
+        let run = || {
+            let mut choices = sim::choice::Choices::seeded(seed);
+            prepared.run(&mut choices, Budget::new(2, 2, &[1, 3]), true)
+        };
+        let (first, second) = (run(), run());
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+        let answers = sim::choice::parse(&first.schedule()).expect("its own writing");
+        let mut choices = sim::choice::Choices::recorded(answers);
+        let replayed = prepared.run(&mut choices, Budget::new(2, 2, &[1, 3]), true);
+        assert_eq!(first.trace, replayed.trace, "seed {seed}");
+    }
+}
