@@ -1,78 +1,143 @@
+//! When a sidecar that died is started again.
+
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// The first pause before a restart; each further one is twice as long.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause: a sidecar that died is back within two seconds.
-const LONGEST_PAUSE: Duration = Duration::from_millis(1600);
-/// What ran as long as this was well: pauses begin anew.
-const WELL: Duration = Duration::from_secs(10);
+/// How long the first restart waits.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 
-/// When to restart a sidecar that died.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The longest wait before a restart.
+pub const BACKOFF_CAP: Duration = Duration::from_secs(2);
+
+/// A run of at least this length makes the next wait the first one again.
+pub const STABLE_UPTIME: Duration = Duration::from_secs(10);
+
+/// The number of a run of the sidecar, so that news of an earlier run can't be taken for this one's.
+/// 0 is the one that was adopted.
+pub type Attempt = u64;
+
+/// Something happened to the sidecar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The start that was asked for was carried out.
+    Started(Attempt),
+    /// That run's process ended, or could not be started at all.
+    Died(Attempt),
+    /// It shall not be started again. Ending it is the caller's.
+    Withdraw,
+    /// Time went on.
+    Tick,
+}
+
+/// What the caller has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// Start the sidecar, then report [`Input::Started`] or [`Input::Died`] with the same number.
+    Start(Attempt),
+}
+
+/// Why [`Supervisor::poll_timeout`] wants to be called again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TimerKind {
+    /// The wait before a restart is over.
+    Restart,
+}
+
+/// Keeps one sidecar running: 100 ms after its death it is started again, after another soon death the wait doubles,
+/// up to 2 s, until a run has lasted 10 s.
+///
+/// Feed [`handle_input`](Self::handle_input), then drain [`poll_effect`](Self::poll_effect); feed [`Input::Tick`] when the
+/// time of [`poll_timeout`](Self::poll_timeout) has come.
+#[derive(Debug, Clone)]
 pub struct Supervisor {
-    pause: Duration,
-    started: Option<Time>,
-    restart_at: Option<Time>,
+    state: State,
+    attempt: Attempt,
+    /// The wait after the next soon death.
+    backoff: Duration,
+    start_wanted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Starting,
+    Running { since: Time },
+    Waiting { until: Time },
+    Withdrawn,
 }
 
 impl Supervisor {
-    /// Of a sidecar that has not died yet.
+    /// For a sidecar that was found running at `now` and adopted.
+    ///
+    /// How long it had run before is not known; until it has been seen to run for 10 s it counts as just started.
     #[must_use]
-    pub fn new() -> Self {
-        Self { pause: FIRST_PAUSE, started: None, restart_at: None }
+    pub fn adopted(now: Time) -> Self {
+        Self::in_state(State::Running { since: now })
     }
 
-    /// It runs.
-    pub fn started(&mut self, now: Time) {
-        self.started = Some(now);
-        self.restart_at = None;
+    /// For a sidecar that has to be started: the effect to do so can be polled at once.
+    #[must_use]
+    pub fn to_start() -> Self {
+        let mut supervisor = Self::in_state(State::Starting);
+        supervisor.start();
+        supervisor
     }
 
-    /// It died, or could not be started.
-    pub fn died(&mut self, now: Time) {
-        if self.started.take().is_some_and(|started| now.since(started) >= WELL) {
-            self.pause = FIRST_PAUSE;
+    fn in_state(state: State) -> Self {
+        Self { state, attempt: 0, backoff: BACKOFF_FIRST, start_wanted: false }
+    }
+
+    /// Takes one input. What is about another run than the present one, or repeats what is known, changes nothing.
+    pub fn handle_input(&mut self, now: Time, input: Input) {
+        match (input, self.state) {
+            (Input::Started(attempt), State::Starting) if attempt == self.attempt => {
+                self.state = State::Running { since: now };
+            }
+            (Input::Died(attempt), State::Starting) if attempt == self.attempt => self.wait(now),
+            (Input::Died(attempt), State::Running { since }) if attempt == self.attempt => {
+                if now.since(since) >= STABLE_UPTIME {
+                    self.backoff = BACKOFF_FIRST;
+                }
+                self.wait(now);
+            }
+            (Input::Withdraw, _) => {
+                self.state = State::Withdrawn;
+                self.start_wanted = false;
+            }
+            (Input::Tick, State::Waiting { until }) if now >= until => self.start(),
+            (Input::Started(_) | Input::Died(_) | Input::Tick, _) => {}
         }
-        self.restart_at = Some(now + self.pause);
-        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// When it is to be started again.
+    /// The next thing to do.
     #[must_use]
-    pub fn poll_timeout(&self) -> Option<Time> {
-        self.restart_at
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        std::mem::take(&mut self.start_wanted).then_some(Effect::Start(self.attempt))
     }
-}
 
-impl Default for Supervisor {
-    fn default() -> Self {
-        Self::new()
+    /// When to feed [`Input::Tick`], and why.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<(Time, TimerKind)> {
+        match self.state {
+            State::Waiting { until } => Some((until, TimerKind::Restart)),
+            State::Starting | State::Running { .. } | State::Withdrawn => None,
+        }
+    }
+
+    fn start(&mut self) {
+        self.attempt += 1;
+        self.state = State::Starting;
+        self.start_wanted = true;
+    }
+
+    fn wait(&mut self, now: Time) {
+        // A start that nobody carried out yet can't have died; drop it all the same, the wait comes first.
+        self.start_wanted = false;
+        self.state = State::Waiting { until: now + self.backoff };
+        self.backoff = (self.backoff * 2).min(BACKOFF_CAP);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_less_than_two_seconds_and_begin_anew_after_a_good_run() {
-        let mut supervisor = Supervisor::new();
-        let mut now = Time::ZERO;
-        let mut pauses = Vec::new();
-        for _ in 0..6 {
-            supervisor.started(now);
-            supervisor.died(now);
-            let at = supervisor.poll_timeout().unwrap();
-            pauses.push(at.since(now).as_millis());
-            now = at;
-        }
-        assert_eq!(pauses, [100, 200, 400, 800, 1600, 1600]);
-        supervisor.started(now);
-        assert_eq!(supervisor.poll_timeout(), None);
-        now = now + Duration::from_secs(11);
-        supervisor.died(now);
-        assert_eq!(supervisor.poll_timeout().unwrap().since(now).as_millis(), 100);
-    }
-}
+#[path = "supervisor_tests.rs"]
+mod tests;
