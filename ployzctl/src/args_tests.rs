@@ -1,0 +1,88 @@
+use clap::CommandFactory;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("ployzctl").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_command_line_is_well_formed() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn bare_deploy_takes_the_manifest_of_this_directory() {
+    let Command::Deploy { manifest, command: None } = parse("deploy").unwrap().command else {
+        panic!("no deploy");
+    };
+    assert_eq!(manifest.file, PathBuf::from("ployz.toml"));
+    let Command::Deploy { manifest, command: None } = parse("deploy -f -").unwrap().command else {
+        panic!("no deploy");
+    };
+    assert_eq!(manifest.file, PathBuf::from("-"));
+}
+
+#[test]
+fn a_file_before_a_deploy_subcommand_is_a_mistake_and_after_it_is_not() {
+    assert!(parse("deploy -f a.toml preview").is_err());
+    assert!(matches!(
+        parse("deploy preview -f a.toml").unwrap().command,
+        Command::Deploy { command: Some(DeployCommand::Preview { .. }), .. }
+    ));
+}
+
+#[test]
+fn global_options_may_stand_behind_the_command() {
+    let cli = parse("namespace rm blog --yes --json -q --socket /x/s").unwrap();
+    assert!(cli.global.yes && cli.global.json && cli.global.quiet);
+    assert_eq!(cli.global.socket, Some(PathBuf::from("/x/s")));
+}
+
+#[test]
+fn services_and_slots_are_read() {
+    let target: InstanceRef = "blog/web/2".parse().unwrap();
+    assert_eq!((target.to_string(), target.slot), ("blog/web/2".to_owned(), Some(2)));
+    let target: InstanceRef = "blog/web".parse().unwrap();
+    assert_eq!((target.to_string(), target.slot), ("blog/web".to_owned(), None));
+    let target: ScaleTarget = "blog/web=3".parse().unwrap();
+    assert_eq!((target.service.to_string(), target.replicas), ("blog/web".to_owned(), 3));
+}
+
+#[test]
+fn what_names_no_service_is_refused_with_exit_code_2() {
+    for bad in [
+        "restart web",
+        "restart Blog/web",
+        "restart blog/web/0",
+        "logs blog/web/x",
+        "logs blog/web/1/2",
+        "logs blog",
+        "scale blog/web",
+        "scale blog/web=-1",
+        "scale blog/web=many",
+        "scale",
+        "exec blog/web",
+        "exec blog/web ls",
+        "op show 12",
+        "rollback blog --render --preview",
+        "nonsense",
+    ] {
+        let error = parse(bad).expect_err(bad);
+        assert_eq!(error.exit_code(), 2, "{bad}");
+    }
+}
+
+#[test]
+fn exec_takes_the_rest_of_the_line_as_it_is() {
+    let Command::Exec { command, .. } = parse("exec blog/web -- ls --json -l").unwrap().command
+    else {
+        panic!("no exec");
+    };
+    assert_eq!(command, ["ls", "--json", "-l"]);
+}
+
+#[test]
+fn bare_dev_is_dev_up() {
+    assert!(matches!(parse("dev").unwrap().command, Command::Dev { command: None }));
+}

@@ -1,0 +1,230 @@
+//! HTTP/1.1 with JSON over the daemon's unix socket: a connection a request.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use proto_core::api::ErrorBody;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::failure::{DAEMON, Failure, USAGE};
+
+/// The longest line of a stream that is taken: a plan with a thousand instances stays far below it.
+const MAX_LINE: usize = 64 << 20;
+/// The name of the header with the handle by which a streamed operation is cancelled.
+const HANDLE: &str = "ployz-handle";
+
+/// Whom to ask.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+impl Client {
+    pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
+        Self { socket, timeout }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// Asks a question.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask(Method::GET, path, Bytes::new()).await
+    }
+
+    /// Asks for something and reads the answer.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        self.ask(Method::POST, path, encode(body)).await
+    }
+
+    /// Opens a stream of lines.
+    pub(crate) async fn get_lines(&self, path: &str) -> Result<Lines, Failure> {
+        let sent = self.send(Method::GET, path, Bytes::new());
+        self.in_time(sent).await.map(Lines::new)
+    }
+
+    /// Asks for something whose answer is a stream of lines; waits for its beginning as long as it takes.
+    pub(crate) async fn post_lines(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<Lines, Failure> {
+        self.send(Method::POST, path, encode(body)).await.map(Lines::new)
+    }
+
+    /// Whether anything answers `GET path` with 200.
+    pub(crate) async fn answers(&self, path: &str) -> Result<(), Failure> {
+        self.in_time(self.send(Method::GET, path, Bytes::new())).await.map(drop)
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
+        self.in_time(async {
+            let response = self.send(method, path, body).await?;
+            let bytes = response.into_body().collect().await.map_err(|e| broken_off(&e))?;
+            decode(&bytes.to_bytes())
+        })
+        .await
+    }
+
+    async fn in_time<T>(
+        &self,
+        work: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tokio::time::timeout(self.timeout, work).await.unwrap_or_else(|_| {
+            let message = format!(
+                "the daemon at {} did not answer within {} s",
+                self.socket.display(),
+                self.timeout.as_secs()
+            );
+            let error = ErrorBody::new("DAEMON_SILENT", message).next("ployzctl status");
+            Err(Failure::new(DAEMON, error))
+        })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Failure> {
+        let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| broken_off(&e))?;
+        // Its errors come out of the request and the body too.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "ployzd")
+            .header("content-type", "application/json")
+            .body(Full::new(body))
+            .expect("paths are put together from checked names");
+        let response = sender.send_request(request).await.map_err(|e| broken_off(&e))?;
+        if response.status() == StatusCode::OK {
+            return Ok(response);
+        }
+        let status = response.status();
+        let bytes = response.into_body().collect().await.map_err(|e| broken_off(&e))?;
+        Err(refusal(status, &bytes.to_bytes()))
+    }
+
+    fn unreachable(&self, error: &std::io::Error) -> Failure {
+        let socket = self.socket.display();
+        let error = match error.kind() {
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ErrorBody::new(
+                "DAEMON_AWAY",
+                format!("no daemon listens at {socket}; whatever it started runs on without it"),
+            )
+            .next("ployzctl dev up"),
+            ErrorKind::PermissionDenied => ErrorBody::new(
+                "SOCKET_FORBIDDEN",
+                format!("this user may not use {socket}: it belongs to root and the group `ployz`"),
+            )
+            .next("sudo usermod -aG ployz \"$USER\", then log in again"),
+            _ => ErrorBody::new("DAEMON_AWAY", format!("cannot connect to {socket}: {error}"))
+                .next("ployzctl dev up"),
+        };
+        Failure::new(DAEMON, error)
+    }
+}
+
+fn encode(body: &impl Serialize) -> Bytes {
+    serde_json::to_vec(body).expect("requests are plain JSON").into()
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        let message = format!("the daemon's answer is not understood: {error}");
+        let error = ErrorBody::new("ANSWER_UNREADABLE", message).next("ployzctl version");
+        Failure::new(DAEMON, error)
+    })
+}
+
+fn broken_off(error: &hyper::Error) -> Failure {
+    let message = format!("the connection to the daemon broke off: {error}");
+    Failure::new(DAEMON, ErrorBody::new("CONNECTION_LOST", message).next("ployzctl status"))
+}
+
+/// An answer that is not 200: the operator's fault (400, 422), a refusal (other 4xx) or the daemon's (all else).
+fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+    let error: ErrorBody = serde_json::from_slice(body).unwrap_or_else(|_| {
+        let text = String::from_utf8_lossy(body);
+        ErrorBody::new("DAEMON_FAILED", format!("the daemon answered {status}: {}", text.trim()))
+    });
+    let exit = match status {
+        StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => USAGE,
+        status if status.is_client_error() => error.exit_code(),
+        _ => DAEMON,
+    };
+    Failure::new(exit, error)
+}
+
+/// A stream of JSON values, one a line.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    /// By which the operation is cancelled.
+    pub(crate) handle: Option<u64>,
+    body: Incoming,
+    buffer: BytesMut,
+    ended: bool,
+}
+
+impl Lines {
+    fn new(response: Response<Incoming>) -> Self {
+        let handle = response.headers().get(HANDLE);
+        let handle = handle.and_then(|value| value.to_str().ok()?.parse().ok());
+        Self { handle, body: response.into_body(), buffer: BytesMut::new(), ended: false }
+    }
+
+    /// The next value; `None` at the end. May be dropped while it waits: nothing is lost.
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                if line.trim_ascii().is_empty() {
+                    continue;
+                }
+                return decode(&line).map(Some);
+            }
+            if self.ended {
+                let rest = self.buffer.split();
+                let rest = rest.trim_ascii();
+                return if rest.is_empty() { Ok(None) } else { decode(rest).map(Some) };
+            }
+            if self.buffer.len() > MAX_LINE {
+                let message =
+                    format!("a line of the daemon's answer has more than {MAX_LINE} bytes");
+                return Err(Failure::new(DAEMON, ErrorBody::new("ANSWER_UNREADABLE", message)));
+            }
+            match self.body.frame().await {
+                None => self.ended = true,
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(broken_off(&error)),
+            }
+        }
+    }
+}

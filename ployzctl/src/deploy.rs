@@ -1,0 +1,303 @@
+//! Commands that change a namespace or show its commits.
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
+
+use proto_core::api::views::{CommitView, InstancesView, NamespaceView};
+use proto_core::api::{ErrorBody, OperationRequest, OperationResult, Submission};
+use proto_core::coordination::plan::Plan;
+use proto_core::deploy::manifest::{self, Format, ManifestProblem};
+use proto_core::deploy::spec::Manifest;
+use proto_core::digest::Digest;
+use proto_core::id::Namespace;
+use proto_core::store::facts::Commit;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::args::{
+    ChangeArgs, DeployCommand, ManifestArg, NamespaceCommand, ScaleTarget, ServiceRef,
+};
+use crate::client::Client;
+use crate::failure::{Failure, OK, REFUSED, USAGE};
+use crate::operation;
+use crate::out::Out;
+use crate::render::{self, count};
+
+/// `deploy` and what is under it.
+pub(crate) async fn deploy(
+    client: &Client,
+    out: Out,
+    file: ManifestArg,
+    command: Option<DeployCommand>,
+) -> Result<u8, Failure> {
+    match command {
+        None => {
+            let request = OperationRequest::Deploy { manifest: read_manifest(out, &file)? };
+            operation::run(client, out, &Submission::Apply { request }).await
+        }
+        Some(DeployCommand::Preview { manifest }) => {
+            let request = OperationRequest::Deploy { manifest: read_manifest(out, &manifest)? };
+            operation::run(client, out, &Submission::Preview { request }).await
+        }
+        Some(DeployCommand::Prepare { manifest, output }) => {
+            let request = OperationRequest::Deploy { manifest: read_manifest(out, &manifest)? };
+            prepare(client, out, request, output.as_deref()).await
+        }
+        Some(DeployCommand::ApplyPrepared { file }) => {
+            let Prepared { request, plan, .. } = read_prepared(&file)?;
+            operation::run(client, out, &Submission::ApplyPrepared { request, plan }).await
+        }
+        Some(DeployCommand::Service { service, image, change }) => {
+            let ServiceRef { namespace, service } = service;
+            let head = commit(client, &namespace, None).await?;
+            let Some(spec) = head.manifest.services.get(&service) else {
+                let known: Vec<_> =
+                    head.manifest.services.keys().map(|name| name.as_str()).collect();
+                let message =
+                    format!("{namespace} has no service {service}; it has: {}", known.join(", "));
+                let error = ErrorBody::new("SERVICE_UNKNOWN", message);
+                return Err(Failure::new(
+                    REFUSED,
+                    error.next(format!("ployzctl deploy show {namespace}")),
+                ));
+            };
+            let mut spec = Box::new(spec.clone());
+            spec.workload.image = image;
+            self::change(
+                client,
+                out,
+                OperationRequest::DeployService { namespace, service, spec },
+                change,
+            )
+            .await
+        }
+        Some(DeployCommand::History { namespace }) => {
+            let commits: Vec<Commit> =
+                client.get(&format!("/v1/namespaces/{namespace}/commits")).await?;
+            out.document(&commits, |commits| render::commit::history(commits))?;
+            Ok(OK)
+        }
+        Some(DeployCommand::Show { namespace, commit }) => {
+            let view = self::commit(client, &namespace, commit).await?;
+            out.document(&view, render::commit::show)?;
+            Ok(OK)
+        }
+    }
+}
+
+/// Asks for a change, or for its plan.
+pub(crate) async fn change(
+    client: &Client,
+    out: Out,
+    request: OperationRequest,
+    args: ChangeArgs,
+) -> Result<u8, Failure> {
+    let submission =
+        if args.preview { Submission::Preview { request } } else { Submission::Apply { request } };
+    operation::run(client, out, &submission).await
+}
+
+/// `scale`.
+pub(crate) fn scale(targets: Vec<ScaleTarget>) -> Result<OperationRequest, Failure> {
+    let usage = |message| Failure::new(USAGE, ErrorBody::new("USAGE", message));
+    // clap wants at least one.
+    let namespace = targets[0].service.namespace.clone();
+    let mut replicas = BTreeMap::new();
+    for ScaleTarget { service, replicas: n } in targets {
+        if service.namespace != namespace {
+            let message =
+                format!("{service} is not in {namespace}: one namespace at a time is scaled");
+            return Err(usage(message));
+        }
+        if replicas.insert(service.service.clone(), n).is_some() {
+            return Err(usage(format!("{service} is named twice")));
+        }
+    }
+    Ok(OperationRequest::Scale { namespace, replicas })
+}
+
+/// `rollback`.
+pub(crate) async fn rollback(
+    client: &Client,
+    out: Out,
+    namespace: Namespace,
+    to: Option<u64>,
+    render: bool,
+    args: ChangeArgs,
+) -> Result<u8, Failure> {
+    if !render {
+        return change(client, out, OperationRequest::Rollback { namespace, to }, args).await;
+    }
+    let number = match to {
+        Some(number) => number,
+        None => match commit(client, &namespace, None).await?.commit.number {
+            0 | 1 => {
+                let message =
+                    format!("{namespace} has one commit only: there is none to go back to");
+                return Err(Failure::new(REFUSED, ErrorBody::new("COMMIT_UNKNOWN", message)));
+            }
+            head => head - 1,
+        },
+    };
+    let view = commit(client, &namespace, Some(number)).await?;
+    out.document(&view.manifest, manifest::render)?;
+    Ok(OK)
+}
+
+/// `namespace …`.
+pub(crate) async fn namespace(
+    client: &Client,
+    out: Out,
+    command: NamespaceCommand,
+) -> Result<u8, Failure> {
+    match command {
+        NamespaceCommand::Ls => {
+            let views: Vec<NamespaceView> = client.get("/v1/namespaces").await?;
+            out.document(&views, |views| render::status::namespaces(views))?;
+            Ok(OK)
+        }
+        NamespaceCommand::Inspect { namespace } => {
+            let head = commit(client, &namespace, None).await?;
+            let instances: InstancesView =
+                client.get(&format!("/v1/instances?namespace={namespace}")).await?;
+            out.document(&json!({ "commit": head, "instances": instances }), |_| {
+                format!(
+                    "{}\n{}",
+                    render::commit::head(&head),
+                    render::status::instances(&instances)
+                )
+            })?;
+            Ok(OK)
+        }
+        NamespaceCommand::Rm { namespace, change } => {
+            if !change.preview {
+                let question = format!("Remove the namespace {namespace} with all its services?");
+                out.confirm(&question, &format!("ployzctl namespace rm {namespace}"))?;
+            }
+            self::change(client, out, OperationRequest::RemoveNamespace { namespace }, change).await
+        }
+    }
+}
+
+async fn commit(
+    client: &Client,
+    ns: &Namespace,
+    number: Option<u64>,
+) -> Result<CommitView, Failure> {
+    let number = number.map_or_else(|| "head".to_owned(), |n| n.to_string());
+    client.get(&format!("/v1/namespaces/{ns}/commits/{number}")).await
+}
+
+/// `validate`.
+pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
+    let manifest = read_manifest(out, file)?;
+    let (namespace, services, digest) =
+        (&manifest.namespace, manifest.services.len(), manifest.digest());
+    let document =
+        json!({ "ok": true, "namespace": namespace, "services": services, "digest": digest });
+    out.document(&document, |_| {
+        format!(
+            "ok: namespace {namespace}, {}, digest {}\n",
+            count(services, "service"),
+            digest.short()
+        )
+    })?;
+    Ok(OK)
+}
+
+fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
+    let (name, text) = read(&file.file)?;
+    manifest::parse(&text, Format::guess(&name, &text), &name).map_err(|problems| {
+        if out.json {
+            // Nobody may be left to read it; the exit code says it too.
+            _ = out.json(&json!({ "ok": false, "problems": problems }));
+        }
+        for problem in &problems {
+            _ = std::io::Write::write_all(&mut std::io::stderr(), problem_text(problem).as_bytes());
+        }
+        Failure::Printed { exit: USAGE }
+    })
+}
+
+/// `ployz.toml:3:1: error[UNKNOWN_KEY]: …`, and under it what to do.
+fn problem_text(problem: &ManifestProblem) -> String {
+    let ManifestProblem { code, message, file, line, column, path, hint } = problem;
+    let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+    let mut out = format!("{file}:{line}:{column}: error[{code}]: {path}{message}\n");
+    if let Some(hint) = hint {
+        out += &format!("    hint: {hint}\n");
+    }
+    out
+}
+
+fn read(path: &Path) -> Result<(String, String), Failure> {
+    if path == Path::new("-") {
+        let mut text = String::new();
+        let read = std::io::stdin().read_to_string(&mut text);
+        read.map_err(|error| Failure::file("read", path, &error))?;
+        return Ok(("<stdin>".to_owned(), text));
+    }
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
+    Ok((path.display().to_string(), text))
+}
+
+/// What `deploy prepare` writes and `deploy apply-prepared` takes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prepared {
+    /// Shape version.
+    v: u32,
+    /// Of the plan: what was reviewed.
+    digest: Digest,
+    /// What was asked for.
+    request: OperationRequest,
+    /// What will be done.
+    plan: Box<Plan>,
+}
+
+async fn prepare(
+    client: &Client,
+    out: Out,
+    request: OperationRequest,
+    output: Option<&Path>,
+) -> Result<u8, Failure> {
+    // Standard output belongs to the file, so progress is not shown.
+    let silent = out.silent();
+    let submission = Submission::Preview { request: request.clone() };
+    let result = operation::watch(client, silent, &submission).await?;
+    let OperationResult::Previewed { plan, digest } = result else {
+        return operation::conclude(out, &result);
+    };
+    let prepared = Prepared { v: 1, digest, request, plan };
+    let Some(path) = output else {
+        out.json(&prepared)?;
+        return Ok(OK);
+    };
+    let text = serde_json::to_string_pretty(&prepared).expect("plans are plain JSON") + "\n";
+    std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))?;
+    let path = path.display();
+    out.document(&json!({ "file": path.to_string(), "digest": digest }), |_| {
+        let plan = render::plan::plan(&prepared.plan, &digest);
+        format!("{plan}\nnext: ployzctl deploy apply-prepared {path}\n")
+    })?;
+    Ok(OK)
+}
+
+fn read_prepared(path: &Path) -> Result<Prepared, Failure> {
+    let (name, text) = read(path)?;
+    let wrong = |message| {
+        let error = ErrorBody::new("PREPARED_INVALID", message).next("ployzctl deploy prepare");
+        Failure::new(USAGE, error)
+    };
+    let prepared: Prepared = serde_json::from_str(&text)
+        .map_err(|error| wrong(format!("{name} is not what `deploy prepare` writes: {error}")))?;
+    if prepared.v != 1 {
+        return Err(wrong(format!("{name} has version {}, this program knows 1", prepared.v)));
+    }
+    if prepared.plan.digest() != prepared.digest {
+        return Err(wrong(format!("the plan in {name} was changed since it was prepared")));
+    }
+    Ok(prepared)
+}

@@ -1,0 +1,310 @@
+//! Founding a cluster on this machine, and taking it down.
+
+use std::fs::OpenOptions;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use indicatif::ProgressBar;
+use proto_core::api::ErrorBody;
+use proto_core::api::views::{ShutdownRequest, StatusView};
+use proto_core::id::Namespace;
+
+use crate::args::{DataDir, DevCommand, FoundArgs, Runtime};
+use crate::client::Client;
+use crate::failure::{DAEMON, Failure, OK, REFUSED};
+use crate::out::Out;
+use crate::{paths, render};
+
+/// How long a daemon and what it starts may take to run, and to end.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at a daemon that starts or ends.
+const LOOK: Duration = Duration::from_millis(100);
+/// Where Docker listens.
+const DOCKER: &str = "/var/run/docker.sock";
+
+/// `dev …`.
+pub(crate) async fn dev(
+    client: &Client,
+    out: Out,
+    command: Option<DevCommand>,
+) -> Result<u8, Failure> {
+    match command.unwrap_or(DevCommand::Up { found: FoundArgs::default() }) {
+        DevCommand::Up { found } => up(client, out, &found).await,
+        DevCommand::Status => crate::status(client, out).await,
+        DevCommand::Down { dir } => {
+            let home = Home::of(&dir);
+            if down(client, out, &home).await? {
+                out.remark("everything is stopped; what is on disk stays. `ployzctl dev up` starts it again");
+            }
+            Ok(OK)
+        }
+        DevCommand::Destroy { dir, force } => destroy(client, out, &Home::of(&dir), force).await,
+    }
+}
+
+/// `mesh init`.
+pub(crate) async fn init(
+    client: &Client,
+    out: Out,
+    name: &Namespace,
+    found: &FoundArgs,
+) -> Result<u8, Failure> {
+    let home = Home::of(&found.dir);
+    if home.is_founded() {
+        let message = format!("there is a cluster in {} already", home.dir.display());
+        let error = ErrorBody::new("CLUSTER_EXISTS", message).next("ployzctl dev up");
+        return Err(Failure::new(REFUSED, error));
+    }
+    // A daemon that answers here belongs to another directory; a second one cannot have its socket.
+    if client.answers("/v1/status").await.is_ok() {
+        let message = format!("another daemon listens at {}", client.socket().display());
+        let error = ErrorBody::new("SOCKET_TAKEN", message).next("ployzctl status");
+        return Err(Failure::new(REFUSED, error));
+    }
+    home.found(client, out, name, found).await?;
+    let status = home.start(client, out).await?;
+    out.document(&status, render::status::status)?;
+    Ok(OK)
+}
+
+async fn up(client: &Client, out: Out, found: &FoundArgs) -> Result<u8, Failure> {
+    let home = Home::of(&found.dir);
+    if client.answers("/v1/status").await.is_ok() {
+        out.remark("the daemon runs already");
+        return crate::status(client, out).await;
+    }
+    if !home.is_founded() {
+        let name = Namespace::new("dev").expect("a name");
+        return init(client, out, &name, found).await;
+    }
+    let status = home.start(client, out).await?;
+    out.document(&status, render::status::status)?;
+    Ok(OK)
+}
+
+/// Stops everything; false if there is nothing.
+async fn down(client: &Client, out: Out, home: &Home) -> Result<bool, Failure> {
+    match client.answers("/v1/status").await {
+        Ok(()) => {}
+        Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => {
+            if !home.is_founded() {
+                out.remark(format_args!("there is no cluster in {}", home.dir.display()));
+                return Ok(false);
+            }
+            // What it started may run on without it, and only a daemon knows what that is.
+            out.remark("the daemon is away; it is started to take down what may run without it");
+            home.start(client, out).await?;
+        }
+        Err(other) => return Err(other),
+    }
+    let request = ShutdownRequest { data_plane: true, workloads: true };
+    let _: serde_json::Value = client.post("/v1/shutdown", &request).await?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match client.answers("/v1/status").await {
+            Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => return Ok(true),
+            _ if Instant::now() >= until => {
+                let message = format!("the daemon has not ended within {} s", PATIENCE.as_secs());
+                let error = ErrorBody::new("DAEMON_RUNS_ON", message);
+                return Err(Failure::new(DAEMON, error.next("ployzctl events")));
+            }
+            _ => tokio::time::sleep(LOOK).await,
+        }
+    }
+}
+
+async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<u8, Failure> {
+    if !home.is_founded() {
+        out.remark(format_args!("there is no cluster in {}", home.dir.display()));
+        return Ok(OK);
+    }
+    let dir = home.dir.display();
+    out.confirm(
+        &format!("Stop everything and remove {dir} with all that is in it?"),
+        &format!("ployzctl dev destroy --data-dir {dir}"),
+    )?;
+    match down(client, out, home).await {
+        Ok(_) => {}
+        Err(Failure::Error { error, .. }) if force => {
+            out.remark(format_args!("what runs may run on: {}", error.message));
+        }
+        Err(Failure::Error { error, exit }) => {
+            let next = format!("ployzctl dev destroy --force --data-dir {dir}");
+            return Err(Failure::new(exit, error.next(next)));
+        }
+        Err(other) => return Err(other),
+    }
+    std::fs::remove_dir_all(&home.dir)
+        .map_err(|error| Failure::file("remove", &home.dir, &error))?;
+    out.remark(format_args!("{dir} is removed"));
+    Ok(OK)
+}
+
+/// A cluster's directory.
+#[derive(Debug)]
+struct Home {
+    dir: PathBuf,
+}
+
+impl Home {
+    fn of(args: &DataDir) -> Self {
+        let dir = args.data_dir.clone().unwrap_or_else(paths::data_dir);
+        // The daemon that is started keeps the path; it must not depend on where this program was called.
+        Self { dir: std::path::absolute(&dir).unwrap_or(dir) }
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.join("ployzd.toml")
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.join("ployzd.log")
+    }
+
+    fn is_founded(&self) -> bool {
+        self.config().exists()
+    }
+
+    /// `ployzd init`: writes the configuration.
+    async fn found(
+        &self,
+        client: &Client,
+        out: Out,
+        name: &Namespace,
+        found: &FoundArgs,
+    ) -> Result<(), Failure> {
+        let (runtime, why) = match found.runtime {
+            Some(runtime) => (runtime, "as asked for".to_owned()),
+            None => choose_runtime().await,
+        };
+        out.remark(format_args!("runtime {}: {why}", runtime.as_str()));
+        let mut command = ployzd();
+        command.arg("init").arg("--name").arg(name.as_str()).arg("--data-dir").arg(&self.dir);
+        command.arg("--runtime").arg(runtime.as_str()).arg("--socket").arg(client.socket());
+        let mut option = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                command.arg(name).arg(value);
+            }
+        };
+        option("--gateway-listen", found.gateway_listen.map(|at| at.to_string()));
+        option("--dns-listen", found.dns_listen.map(|at| at.to_string()));
+        option("--nats-port", found.nats_port.map(|port| port.to_string()));
+        let output = command.stdin(Stdio::null()).output().map_err(|e| cannot_run(&command, &e))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let mut error =
+            ErrorBody::new("INIT_FAILED", format!("`ployzd init` ended with {}", output.status));
+        error.logs = last_lines(&said);
+        Err(Failure::new(DAEMON, error))
+    }
+
+    /// Starts the daemon, which outlives this program, and waits until all of it runs.
+    async fn start(&self, client: &Client, out: Out) -> Result<StatusView, Failure> {
+        let mut child = self.spawn()?;
+        let spinner = out.moving.then(ProgressBar::new_spinner);
+        if let Some(spinner) = &spinner {
+            spinner.set_message("starting");
+            spinner.enable_steady_tick(LOOK);
+        }
+        let started = self.wait(client, &mut child).await;
+        if let Some(spinner) = &spinner {
+            spinner.finish_and_clear();
+        }
+        started
+    }
+
+    fn spawn(&self) -> Result<Child, Failure> {
+        let log = self.log();
+        let file = OpenOptions::new().create(true).append(true).open(&log);
+        let file = file.map_err(|error| Failure::file("write", &log, &error))?;
+        let twin = file.try_clone().map_err(|error| Failure::file("write", &log, &error))?;
+        let mut command = ployzd();
+        command.arg("run").arg("--config").arg(self.config());
+        command.stdin(Stdio::null()).stdout(file).stderr(twin);
+        // A group of its own: what is typed at this terminal does not reach it.
+        command.process_group(0).spawn().map_err(|error| cannot_run(&command, &error))
+    }
+
+    async fn wait(&self, client: &Client, child: &mut Child) -> Result<StatusView, Failure> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let last = match client.get::<StatusView>("/v1/status").await {
+                Ok(status) if is_ready(&status) => return Ok(status),
+                Ok(status) => lacking(&status),
+                Err(Failure::Error { error, .. }) => error.message,
+                Err(other) => return Err(other),
+            };
+            if let Ok(Some(status)) = child.try_wait() {
+                let message = format!("ployzd ended with {status} instead of running");
+                return Err(self.failed("DAEMON_ENDED", message));
+            }
+            if Instant::now() >= until {
+                let message = format!("not everything runs after {} s: {last}", PATIENCE.as_secs());
+                return Err(self.failed("DAEMON_NOT_READY", message));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn failed(&self, code: &str, message: String) -> Failure {
+        let mut error =
+            ErrorBody::new(code, message).next(format!("less {}", self.log().display()));
+        // Without its log the error says less, and is the same error.
+        error.logs = std::fs::read(self.log())
+            .map(|bytes| last_lines(&String::from_utf8_lossy(&bytes)))
+            .unwrap_or_default();
+        Failure::new(DAEMON, error)
+    }
+}
+
+/// Whether the store answers and every component runs.
+fn is_ready(status: &StatusView) -> bool {
+    status.store.reachable && status.components.iter().all(|component| component.state == "running")
+}
+
+/// What is still missing, in words.
+fn lacking(status: &StatusView) -> String {
+    let store = (!status.store.reachable).then(|| {
+        let detail = status.store.detail.as_deref().unwrap_or("no reason given");
+        format!("the store does not answer ({detail})")
+    });
+    let components = status.components.iter().filter(|component| component.state != "running");
+    let components = components.map(|component| {
+        let detail = component.detail.as_deref().unwrap_or("no reason given");
+        format!("{} is {} ({detail})", component.name, component.state)
+    });
+    store.into_iter().chain(components).collect::<Vec<_>>().join("; ")
+}
+
+/// Docker if this program may use it and it answers; why.
+async fn choose_runtime() -> (Runtime, String) {
+    if !paths::is_root() {
+        return (Runtime::Process, "containers need root, and this is a user's cluster".to_owned());
+    }
+    let docker = Client::new(PathBuf::from(DOCKER), Duration::from_secs(2));
+    match docker.answers("/_ping").await {
+        Ok(()) => (Runtime::Docker, format!("the Docker engine answers at {DOCKER}")),
+        Err(_) => (Runtime::Process, format!("no Docker engine answers at {DOCKER}")),
+    }
+}
+
+/// `ployzd` beside this program, otherwise the one in `PATH`.
+fn ployzd() -> Command {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("ployzd"));
+    Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("ployzd")))
+}
+
+fn cannot_run(command: &Command, error: &std::io::Error) -> Failure {
+    let program = Path::new(command.get_program()).display();
+    let message = format!("cannot run {program}: {error}; it is wanted beside ployzctl or in PATH");
+    Failure::new(DAEMON, ErrorBody::new("PLOYZD_MISSING", message))
+}
+
+fn last_lines(text: &str) -> Vec<String> {
+    let lines: Vec<_> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].iter().map(|line| (*line).to_owned()).collect()
+}
