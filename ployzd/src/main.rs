@@ -1,2 +1,100 @@
-//! ployzd
-fn main() {}
+//! The disposable daemon of a machine, and the roles that outlive it.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `config` | the configuration |
+//! | `init` | founding a cluster |
+//! | `run` | the daemon: start, adoption, end |
+//! | `driver` | node ↔ adapters |
+//! | `sidecars` | nats-server, gateway and DNS as processes that are adopted or started |
+//! | `api` | HTTP over the unix socket |
+//! | `roles` | `ployzd gateway`, `ployzd dns` |
+//! | `failpoint` | where crash tests kill the daemon |
+
+mod api;
+mod clock;
+mod config;
+mod driver;
+mod events;
+mod failpoint;
+mod init;
+mod roles;
+mod run;
+mod runtime;
+mod sidecars;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// The daemon of a Ployz machine.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Args {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Role {
+    /// Found a cluster on this machine: writes configuration and keys, starts nothing.
+    Init(init::InitArgs),
+    /// Run the daemon.
+    Run {
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run the gateway (started by the daemon).
+    Gateway {
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Run the DNS server (started by the daemon).
+    Dns {
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Keep one process of the process runtime (started by the daemon).
+    #[command(hide = true)]
+    Supervise {
+        /// What the daemon says.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    // Before anything else is set up: a supervisor is to be as small as it can be.
+    let mut raw = std::env::args_os().skip(1);
+    if raw.next().is_some_and(|role| role == "supervise") {
+        return io_adapters::process::supervise(&raw.collect::<Vec<_>>());
+    }
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("PLOYZ_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+        )
+        .with_ansi(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match args.role {
+        Role::Init(args) => init::init(args),
+        Role::Run { config } => return run::run(&config),
+        Role::Gateway { config } => roles::gateway(&config),
+        Role::Dns { config } => roles::dns(&config),
+        Role::Supervise { .. } => unreachable!("handled before the arguments are parsed"),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! HTTP and JSON over the unix socket.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `operations` | submitting, watching, cancelling, listing operations |
+//! | `views` | questions about facts and machines |
+//! | `streams` | logs, exec, events |
+
+mod operations;
+mod streams;
+mod views;
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use axum::Json;
+use axum::Router;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use io_adapters::nats::{Bus, Link, Store};
+use proto_core::Outcome;
+use proto_core::api::ErrorBody;
+pub(crate) use proto_core::api::views::ShutdownRequest as Shutdown;
+use proto_core::id::{InstanceName, Namespace};
+use proto_core::runtime::{RuntimeReply, RuntimeRequest};
+use proto_core::store::{Entry, Key, StoreReply, StoreRequest};
+use proto_core::time::Time;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::driver;
+use crate::events::Events;
+use crate::runtime::Runtime;
+use crate::sidecars::Sidecars;
+
+/// How long a question to the store may take.
+const READ_WITHIN: Duration = Duration::from_secs(3);
+
+/// What requests are answered from.
+#[derive(Debug)]
+pub(crate) struct Api {
+    pub(crate) config: Config,
+    pub(crate) driver: driver::Handle,
+    pub(crate) store: Store,
+    pub(crate) bus: Bus,
+    pub(crate) link: Link,
+    pub(crate) runtime: Runtime,
+    pub(crate) sidecars: Arc<Sidecars>,
+    pub(crate) events: Arc<Events>,
+    pub(crate) started: Time,
+    pub(crate) stop: mpsc::Sender<Shutdown>,
+}
+
+/// An error as an answer.
+#[derive(Debug)]
+pub(crate) struct Failure(StatusCode, ErrorBody);
+
+impl Failure {
+    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
+        Self(status, ErrorBody::new(code, message))
+    }
+
+    fn not_found(code: &str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    fn next(self, command: &str) -> Self {
+        Self(self.0, self.1.next(command))
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, Failure>;
+
+/// Opens the socket, for its owner and group only. A socket that nobody listens on is taken over.
+pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+    }
+    if path.exists() {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            bail!("somebody listens on {} already", path.display());
+        }
+        std::fs::remove_file(path).with_context(|| format!("{} cannot be removed", path.display()))?;
+    }
+    let listener = UnixListener::bind(path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let group = group.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some("ployz")).then(|| fields.nth(1)?.parse::<u32>().ok()).flatten()
+    });
+    let mode = match group {
+        Some(group) => {
+            std::os::unix::fs::chown(path, None, Some(group))?;
+            0o660
+        }
+        None => 0o600,
+    };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
+    Ok(listener)
+}
+
+/// Serves until the daemon ends.
+pub(crate) async fn serve(listener: UnixListener, api: Arc<Api>) {
+    let router = Router::new()
+        .route("/v1/operations", post(operations::submit).get(operations::list))
+        .route("/v1/operations/cancel", post(operations::cancel))
+        .route("/v1/operations/{id}", get(operations::show))
+        .route("/v1/leases", get(views::leases))
+        .route("/v1/status", get(views::status))
+        .route("/v1/instances", get(views::instances))
+        .route("/v1/namespaces", get(views::namespaces))
+        .route("/v1/namespaces/{ns}/commits", get(views::commits))
+        .route("/v1/namespaces/{ns}/commits/{number}", get(views::commit))
+        .route("/v1/doctor", get(views::doctor))
+        .route("/v1/logs", get(streams::logs))
+        .route("/v1/exec", post(streams::exec))
+        .route("/v1/events", get(streams::events))
+        .route("/v1/shutdown", post(shutdown))
+        .fallback(|| async { Failure::not_found("NO_SUCH_ENDPOINT", "there is no such endpoint") })
+        .with_state(api);
+    if let Err(error) = axum::serve(listener, router).await {
+        tracing::error!(%error, "the API ended");
+    }
+}
+
+async fn shutdown(
+    axum::extract::State(api): axum::extract::State<Arc<Api>>,
+    Json(request): Json<Shutdown>,
+) -> Answer<serde_json::Value> {
+    // One is enough: the daemon ends with the first.
+    let _ = api.stop.try_send(request);
+    Ok(Json(serde_json::json!({})))
+}
+
+impl Api {
+    /// Reads facts, or says that the store is away.
+    async fn read(&self, prefixes: Vec<Key>) -> Result<Vec<Entry>, Failure> {
+        match self.store.execute(StoreRequest::Read { prefixes }, READ_WITHIN).await {
+            Outcome::Ok(StoreReply::Entries(entries)) => Ok(entries),
+            other => {
+                let detail = match other {
+                    Outcome::Failed(error) => error.to_string(),
+                    _ => "a read was not answered".to_owned(),
+                };
+                let failure =
+                    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "STORE_AWAY", detail);
+                Err(failure.next("ployzctl doctor"))
+            }
+        }
+    }
+
+    /// Removes every instance of this cluster from this machine: the end of a local cluster.
+    pub(crate) async fn remove_instances(&self) -> anyhow::Result<()> {
+        let list = RuntimeRequest::List { namespace: None };
+        let Outcome::Ok(RuntimeReply::Instances(instances)) = self.runtime.execute(list).await else {
+            bail!("the runtime does not say what runs");
+        };
+        for seen in instances {
+            let instance = seen.spec.name;
+            let grace = seen.spec.workload.stop_grace_period;
+            let stop = RuntimeRequest::Stop { instance: instance.clone(), grace };
+            for request in [stop, RuntimeRequest::Remove { instance: instance.clone() }] {
+                if let Outcome::Failed(error) = self.runtime.execute(request).await {
+                    bail!("{instance} cannot be removed: {error}");
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name from a path or query.
+fn namespace(text: &str) -> Result<Namespace, Failure> {
+    Namespace::new(text)
+        .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string()))
+}
+
+fn instance(text: &str) -> Result<InstanceName, Failure> {
+    InstanceName::new(text)
+        .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string()))
+}

@@ -1,0 +1,98 @@
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use futures::StreamExt as _;
+use proto_core::api::{OperationSummary, Submission};
+use proto_core::daemon::OperationHandle;
+use proto_core::id::OperationId;
+use proto_core::store::{Facts, Key};
+use serde::{Deserialize, Serialize};
+
+use super::{Answer, Api, Failure};
+
+/// `POST /v1/operations`: a line of JSON for each event, the last one says how it ended.
+pub(super) async fn submit(
+    State(api): State<Arc<Api>>,
+    Json(submission): Json<Submission>,
+) -> Result<Response, Failure> {
+    let Some((handle, events)) = api.driver.submit(submission).await else {
+        return Err(Failure::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "DAEMON_STOPPED",
+            "the daemon is about to end",
+        ));
+    };
+    let lines = futures::stream::unfold(events, |mut events| async {
+        let event = events.recv().await?;
+        Some((line(&event), events))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-ndjson".to_owned()),
+        (header::HeaderName::from_static("ployz-handle"), handle.0.to_string()),
+    ];
+    Ok((headers, Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>))).into_response())
+}
+
+/// A value as a line of JSON.
+pub(super) fn line<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut line = serde_json::to_vec(value).expect("what the API says is plain JSON");
+    line.push(b'\n');
+    line
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Cancel {
+    handle: u64,
+}
+
+/// `POST /v1/operations/cancel`.
+pub(super) async fn cancel(
+    State(api): State<Arc<Api>>,
+    Json(cancel): Json<Cancel>,
+) -> Answer<serde_json::Value> {
+    api.driver.cancel(OperationHandle(cancel.handle));
+    Ok(Json(serde_json::json!({})))
+}
+
+/// `GET /v1/operations`: newest first.
+pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer<Vec<OperationSummary>> {
+    let mut all = summaries(&api, Key::operations()).await?;
+    for summary in &mut all {
+        (summary.record.request, summary.record.plan) = (None, None);
+    }
+    all.sort_by_key(|summary| std::cmp::Reverse(summary.record.started));
+    Ok(Json(all))
+}
+
+/// `GET /v1/operations/{id}`.
+pub(super) async fn show(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+) -> Answer<OperationSummary> {
+    let id: OperationId = id.parse().map_err(|error: proto_core::id::OperationIdError| {
+        Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string())
+    })?;
+    let found = summaries(&api, Key::operation(&id)).await?.pop();
+    found.map(Json).ok_or_else(|| {
+        Failure::not_found("NO_SUCH_OPERATION", format!("there is no operation {id}"))
+            .next("ployzctl op ls")
+    })
+}
+
+async fn summaries(api: &Api, prefix: Key) -> Result<Vec<OperationSummary>, Failure> {
+    let entries = api.read(vec![prefix]).await?;
+    let facts = Facts::parse(&entries).map_err(|error| {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
+    })?;
+    let running = api.driver.running().await;
+    let summary = |op: proto_core::store::Versioned<proto_core::coordination::OperationRecord>| {
+        let running_here = running.contains(&op.value.id);
+        OperationSummary { record: op.value, revision: op.revision, running_here }
+    };
+    Ok(facts.operations.into_values().map(summary).collect())
+}

@@ -1,0 +1,311 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use io_adapters::control;
+use io_adapters::nats::LinkState;
+use proto_core::Outcome;
+use proto_core::api::views::{
+    CommitView, ComponentView, DoctorCheck, InstanceRow, InstancesView, LeaseView, NamespaceView,
+    SilentMachine, StatusView, StoreView,
+};
+use proto_core::coordination::command::{Command, CommandBody, CommandReply, MachineObservation};
+use proto_core::deploy::spec::Manifest;
+use proto_core::digest::Digest;
+use proto_core::id::{MachineId, Namespace, OperationId};
+use proto_core::services::Component;
+use proto_core::span::Span;
+use proto_core::store::facts::{Commit, Head, Lease};
+use proto_core::store::{Entry, Facts, Key};
+use serde::Deserialize;
+
+use super::{Answer, Api, Failure, namespace};
+use crate::clock;
+
+/// How long machines may take to say what runs: a listing ends then and says who was silent.
+const LIST_WITHIN: Span = Span::from_secs(1);
+/// How long a sidecar may take to say how it is.
+const STATUS_WITHIN: Duration = Duration::from_millis(500);
+
+/// `GET /v1/leases`.
+pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>> {
+    let entries = api.read(vec![Key::leases()]).await?;
+    let views = entries.into_iter().filter_map(|entry| {
+        let lease: Lease = serde_json::from_value(entry.value).ok()?;
+        (!lease.released).then_some(LeaseView { key: entry.key, lease })
+    });
+    Ok(Json(views.collect()))
+}
+
+/// `GET /v1/status`. Answers also while the store is away, and says so.
+pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
+    let (store, namespaces) = match api.read(vec![Key::namespaces()]).await {
+        Ok(entries) => {
+            (StoreView { reachable: true, detail: None }, by_namespace(&entries))
+        }
+        Err(Failure(_, error)) => {
+            (StoreView { reachable: false, detail: Some(error.message) }, BTreeMap::new())
+        }
+    };
+    let (name, id) = api.config.cluster();
+    Ok(Json(StatusView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster: name.to_owned(),
+        cluster_id: id.to_owned(),
+        machine: api.config.machine.id.clone(),
+        runtime: api.config.runtime.name().to_owned(),
+        pid: std::process::id(),
+        uptime_ms: clock::now().since(api.started).as_millis().try_into().unwrap_or(u64::MAX),
+        store,
+        components: components(&api).await,
+        namespaces: namespaces.into_values().map(|(_, commit)| view(&commit)).collect(),
+    }))
+}
+
+async fn components(api: &Api) -> Vec<ComponentView> {
+    let running = api.sidecars.running();
+    let mut views = Vec::new();
+    for component in Component::ALL {
+        let pid = running.get(&component).map(|process| process.pid);
+        let state = if pid.is_some() { "running" } else { "down" };
+        let mut view = ComponentView {
+            name: component.to_string(),
+            pid,
+            state: state.to_owned(),
+            applied: None,
+            stale: false,
+            detail: None,
+        };
+        if component == Component::Nats {
+            if let LinkState::Down { reason } = api.link.state() {
+                view.detail = Some(reason);
+            }
+        } else {
+            let socket = api.config.control_socket(component.as_str());
+            match control::status(&socket, STATUS_WITHIN).await {
+                Ok(status) => {
+                    view.applied = Some(status.projection.applied.0);
+                    view.stale = status.projection.stale.is_some();
+                    view.detail = Some(status.listen.join(", "));
+                }
+                Err(error) => view.detail = Some(error.to_string()),
+            }
+        }
+        views.push(view);
+    }
+    views
+}
+
+/// The head and the head commit of each namespace that exists.
+fn by_namespace(entries: &[Entry]) -> BTreeMap<Namespace, (Head, Commit)> {
+    let mut heads: BTreeMap<String, Head> = BTreeMap::new();
+    let mut commits: BTreeMap<(String, u64), Commit> = BTreeMap::new();
+    for entry in entries {
+        let tokens: Vec<_> = entry.key.as_str().split('.').collect();
+        match tokens[..] {
+            ["ns", ns, "head"] => {
+                if let Ok(head) = serde_json::from_value(entry.value.clone()) {
+                    heads.insert(ns.to_owned(), head);
+                }
+            }
+            ["ns", ns, "commit", number] => {
+                if let (Ok(number), Ok(commit)) =
+                    (number.parse(), serde_json::from_value(entry.value.clone()))
+                {
+                    commits.insert((ns.to_owned(), number), commit);
+                }
+            }
+            _ => {}
+        }
+    }
+    let head = |(ns, head): (String, Head)| {
+        let commit = commits.remove(&(ns.clone(), head.commit))?;
+        let namespace = Namespace::new(ns).ok()?;
+        (!head.removed).then_some((namespace, (head, commit)))
+    };
+    heads.into_iter().filter_map(head).collect()
+}
+
+fn view(commit: &Commit) -> NamespaceView {
+    NamespaceView {
+        namespace: commit.namespace.clone(),
+        commit: commit.number,
+        services: commit.services.len(),
+        instances: commit.services.values().map(|service| service.slots.len()).sum(),
+    }
+}
+
+/// `GET /v1/namespaces`.
+pub(super) async fn namespaces(State(api): State<Arc<Api>>) -> Answer<Vec<NamespaceView>> {
+    let entries = api.read(vec![Key::namespaces()]).await?;
+    Ok(Json(by_namespace(&entries).into_values().map(|(_, commit)| view(&commit)).collect()))
+}
+
+async fn facts(api: &Api, namespace: &Namespace) -> Result<Facts, Failure> {
+    let entries = api.read(vec![Key::namespace(namespace)]).await?;
+    let facts = Facts::parse(&entries).map_err(|error| {
+        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
+    })?;
+    if facts.head.is_none() {
+        let message = format!("there is no namespace {namespace}");
+        return Err(Failure::not_found("NO_SUCH_NAMESPACE", message).next("ployzctl namespace ls"));
+    }
+    Ok(facts)
+}
+
+/// `GET /v1/namespaces/{ns}/commits`: newest first.
+pub(super) async fn commits(
+    State(api): State<Arc<Api>>,
+    Path(ns): Path<String>,
+) -> Answer<Vec<Commit>> {
+    let facts = facts(&api, &namespace(&ns)?).await?;
+    Ok(Json(facts.commits.into_values().rev().collect()))
+}
+
+/// `GET /v1/namespaces/{ns}/commits/{number}`, or `head`.
+pub(super) async fn commit(
+    State(api): State<Arc<Api>>,
+    Path((ns, number)): Path<(String, String)>,
+) -> Answer<CommitView> {
+    let namespace = namespace(&ns)?;
+    let facts = facts(&api, &namespace).await?;
+    let missing = || {
+        Failure::not_found("NO_SUCH_COMMIT", format!("namespace {namespace} has no commit {number}"))
+            .next(&format!("ployzctl deploy history {namespace}"))
+    };
+    let commit = match number.as_str() {
+        "head" => facts.head_commit(),
+        number => number.parse().ok().and_then(|number: u64| facts.commits.get(&number)),
+    };
+    let commit = commit.ok_or_else(missing)?.clone();
+    let services = commit.services.iter().filter_map(|(name, service)| {
+        Some((name.clone(), facts.revisions.get(&service.revision)?.clone()))
+    });
+    let manifest = Manifest { namespace: namespace.clone(), services: services.collect() };
+    let head = facts.head_commit().is_some_and(|head| head.number == commit.number);
+    Ok(Json(CommitView { head, commit, manifest }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Instances {
+    namespace: Option<String>,
+}
+
+/// `GET /v1/instances?namespace=`: asked of every machine at once; ends at the deadline and says who was silent.
+pub(super) async fn instances(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<Instances>,
+) -> Answer<InstancesView> {
+    let wanted = query.namespace.as_deref().map(namespace).transpose()?;
+    let entries = api.read(vec![Key::machines(), Key::namespaces()]).await?;
+    let machines = Facts::parse(&entries)
+        .map_err(|error| {
+            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
+        })?
+        .machines;
+    let committed: BTreeSet<_> = by_namespace(&entries)
+        .into_values()
+        .flat_map(|(_, commit)| commit.services.into_values())
+        .flat_map(|service| service.slots.into_values())
+        .map(|slot| (slot.machine, slot.instance))
+        .collect();
+    let asked = machines.keys().map(|machine| ask(&api, machine, wanted.clone()));
+    let mut answer = InstancesView { answered: Vec::new(), silent: Vec::new(), rows: Vec::new() };
+    for (machine, said) in machines.keys().zip(futures::future::join_all(asked).await) {
+        match said {
+            Ok(seen) => {
+                answer.answered.push(machine.clone());
+                answer.rows.extend(seen.instances.into_iter().map(|instance| InstanceRow {
+                    machine: machine.clone(),
+                    committed: committed.contains(&(machine.clone(), instance.spec.name.clone())),
+                    instance,
+                }));
+            }
+            Err(reason) => answer.silent.push(SilentMachine { machine: machine.clone(), reason }),
+        }
+    }
+    Ok(Json(answer))
+}
+
+async fn ask(
+    api: &Api,
+    machine: &MachineId,
+    namespace: Option<Namespace>,
+) -> Result<MachineObservation, String> {
+    let body = CommandBody::Observe { namespace, images: Vec::new(), ports: Vec::new() };
+    // A listing is no operation; the digest of the question stands for it in the machine's log.
+    let operation = OperationId::from_digest(&Digest::of(&body));
+    let command = Command { v: 1, operation, deadline: LIST_WITHIN, body };
+    let payload = serde_json::to_vec(&command).map_err(|error| error.to_string())?;
+    match api.bus.request(machine, payload, LIST_WITHIN.duration()).await {
+        Outcome::Ok(reply) => match serde_json::from_slice(&reply) {
+            Ok(CommandReply::Observed(seen)) => Ok(seen),
+            Ok(CommandReply::Failed(failure)) => Err(failure.to_string()),
+            Ok(other) => Err(format!("it answered {other:?}")),
+            Err(error) => Err(format!("its answer cannot be read: {error}")),
+        },
+        Outcome::Failed(error) => Err(error.to_string()),
+        Outcome::Stale | Outcome::Unknown => Err("it did not answer in time".to_owned()),
+    }
+}
+
+/// `GET /v1/doctor`: each part asked, with the next command where something is wrong.
+pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorCheck>> {
+    let mut checks = Vec::new();
+    let mut add = |check: &str, result: Result<String, (String, &str)>| {
+        let (ok, detail, next) = match result {
+            Ok(detail) => (true, detail, None),
+            Err((detail, next)) => (false, detail, Some(next.to_owned())),
+        };
+        checks.push(DoctorCheck { check: check.to_owned(), ok, detail, next });
+    };
+    let store = api.read(vec![Key::cluster(), Key::operations()]).await;
+    let unfinished = store.as_ref().ok().and_then(|entries| Facts::parse(entries).ok());
+    add(
+        "store",
+        store.map(|_| "it answers".to_owned()).map_err(|Failure(_, error)| {
+            (error.message, "ployzctl events")
+        }),
+    );
+    for component in components(&api).await {
+        let detail = component.detail.unwrap_or_default();
+        let answers = component.name == "nats" || component.applied.is_some();
+        let result = match (component.pid, answers, component.stale) {
+            (None, ..) => Err((format!("it does not run: {detail}"), "ployzctl events")),
+            (_, false, _) => Err((detail, "ployzctl events")),
+            (_, _, true) => Err((
+                "it serves its last good state: the store is away from it".to_owned(),
+                "ployzctl status",
+            )),
+            (Some(pid), ..) => Ok(format!("process {pid} {detail}")),
+        };
+        add(&component.name, result);
+    }
+    let machine = ask(&api, &api.config.machine.id, None).await;
+    add(
+        "runtime",
+        machine
+            .map(|seen| format!("{}: {} instances", seen.runtime, seen.instances.len()))
+            .map_err(|error| (error, "ployzctl events")),
+    );
+    if let Some(facts) = unfinished {
+        let left: Vec<_> = facts
+            .operations
+            .values()
+            .filter(|op| !op.value.phase.is_final())
+            .map(|op| format!("{} ({}, {})", op.value.id, op.value.summary, op.value.phase))
+            .collect();
+        let running = api.driver.running().await.len();
+        let result = if left.len() <= running {
+            Ok(format!("{running} running, none left behind"))
+        } else {
+            Err((left.join(", "), "ployzctl op resume ID"))
+        };
+        add("operations", result);
+    }
+    Ok(Json(checks))
+}

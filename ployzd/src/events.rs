@@ -1,0 +1,49 @@
+//! What the daemon did that nobody asked for: adopted, restarted, found. Kept in memory, the last thousand.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+use proto_core::api::views::DaemonEvent;
+use tokio::sync::broadcast;
+
+use crate::clock::wall;
+
+/// How many events are kept.
+const KEPT: usize = 1000;
+
+/// The daemon's events.
+#[derive(Debug)]
+pub(crate) struct Events {
+    kept: Mutex<VecDeque<DaemonEvent>>,
+    live: broadcast::Sender<DaemonEvent>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        Self { kept: Mutex::new(VecDeque::new()), live: broadcast::channel(256).0 }
+    }
+
+    /// Keeps an event and tells whoever follows.
+    pub(crate) fn publish(&self, code: &str, component: &str, message: impl Into<String>) {
+        let event = DaemonEvent {
+            at: wall(),
+            code: code.to_owned(),
+            component: component.to_owned(),
+            message: message.into(),
+        };
+        tracing::info!(code, component, "{}", event.message);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(event.clone());
+        // Nobody has to follow.
+        let _ = self.live.send(event);
+    }
+
+    /// What is kept, and what comes from now on, with nothing between lost.
+    pub(crate) fn follow(&self) -> (Vec<DaemonEvent>, broadcast::Receiver<DaemonEvent>) {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        (kept.iter().cloned().collect(), self.live.subscribe())
+    }
+}

@@ -1,0 +1,94 @@
+//! Where the crash tests kill the daemon: right before and right after its n-th effect, by a real SIGKILL.
+//!
+//! Only with the feature `failpoints`. `PLOYZ_FAILPOINT=before:N` or `after:N` names the effect, counted from 1 since the start;
+//! `PLOYZ_FAILPOINT_LOG` names a file that gets a line of JSON for each.
+
+use proto_core::daemon::EffectKind;
+use proto_core::id::OperationId;
+
+/// One effect's place among all.
+#[derive(Debug)]
+pub(crate) struct Failpoint {
+    #[cfg(feature = "failpoints")]
+    number: u64,
+}
+
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn count(_: &EffectKind, _: Option<&OperationId>) -> Failpoint {
+    Failpoint {}
+}
+
+#[cfg(not(feature = "failpoints"))]
+impl Failpoint {
+    pub(crate) fn before(&self) {}
+    pub(crate) fn after(&self) {}
+}
+
+#[cfg(feature = "failpoints")]
+pub(crate) use on::count;
+
+#[cfg(feature = "failpoints")]
+mod on {
+    use std::io::Write as _;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::{EffectKind, Failpoint, OperationId};
+
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+
+    pub(crate) fn count(kind: &EffectKind, operation: Option<&OperationId>) -> Failpoint {
+        let number = COUNT.fetch_add(1, Ordering::SeqCst) + 1;
+        if let Ok(path) = std::env::var("PLOYZ_FAILPOINT_LOG") {
+            let line = serde_json::json!({
+                "effect": number,
+                "operation": operation,
+                "kind": name(kind),
+            });
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(path);
+            if let Err(error) = file.and_then(|mut file| writeln!(file, "{line}")) {
+                tracing::error!(%error, "the failpoint log cannot be written");
+            }
+        }
+        Failpoint { number }
+    }
+
+    fn name(kind: &EffectKind) -> String {
+        let text = match kind {
+            EffectKind::Store(request) => format!("{request:?}"),
+            EffectKind::Send { command, .. } => format!("{:?}", command.body),
+            EffectKind::Runtime(request) => format!("{request:?}"),
+            EffectKind::Persist(_) => "Persist".to_owned(),
+            EffectKind::Routes(request) => format!("{request:?}"),
+            EffectKind::Reply { .. } => "Reply".to_owned(),
+        };
+        let class = match kind {
+            EffectKind::Store(_) => "store",
+            EffectKind::Send { .. } => "send",
+            EffectKind::Runtime(_) => "runtime",
+            EffectKind::Persist(_) => "persist",
+            EffectKind::Routes(_) => "routes",
+            EffectKind::Reply { .. } => "reply",
+        };
+        format!("{class}: {}", text.chars().take(80).collect::<String>())
+    }
+
+    impl Failpoint {
+        pub(crate) fn before(&self) {
+            self.die_if("before");
+        }
+
+        pub(crate) fn after(&self) {
+            self.die_if("after");
+        }
+
+        fn die_if(&self, when: &str) {
+            let wanted = std::env::var("PLOYZ_FAILPOINT").unwrap_or_default();
+            if wanted == format!("{when}:{}", self.number) {
+                let own = rustix::process::getpid();
+                // Nothing is cleaned up: that is the point.
+                let _ = rustix::process::kill_process(own, rustix::process::Signal::KILL);
+                std::thread::park();
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! nats-server, gateway and DNS server: processes that outlive the daemon, adopted when they are what they should be.
+//!
+//! Each has a record in `sidecars/<name>.json`: which process it is, and what it was started from. What is to be done with it is decided in
+//! [`proto_core::services`].
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use io_adapters::dns::DnsConfig;
+use io_adapters::files;
+use io_adapters::gateway::GatewayConfig;
+use io_adapters::nats::Credentials;
+use io_adapters::nats::server::{ServerConfig, Users, render};
+use io_adapters::process::{ProcessIdentity, exit_watch, is_alive, spawn_detached, terminate};
+use proto_core::digest::Digest;
+use proto_core::services::{
+    Component, Decision, Identity, ProcessState, Record, Supervisor, adopt,
+};
+
+use crate::clock;
+use crate::config::Config;
+use crate::events::Events;
+use crate::roles::RoleConfig;
+
+/// How long a sidecar may take to end before it is killed.
+const GRACE: Duration = Duration::from_secs(35);
+/// How much of the disk the store may take.
+const MAX_FILE_STORE: u64 = 4 << 30;
+
+/// The sidecars of this machine.
+#[derive(Debug)]
+pub(crate) struct Sidecars {
+    config: Config,
+    program: PathBuf,
+    events: Arc<Events>,
+    running: Mutex<BTreeMap<Component, ProcessIdentity>>,
+}
+
+/// How a sidecar is started.
+struct Start {
+    argv: Vec<OsString>,
+    identity: Identity,
+}
+
+impl Sidecars {
+    pub(crate) fn new(config: Config, program: PathBuf, events: Arc<Events>) -> Self {
+        Self { config, program, events, running: Mutex::default() }
+    }
+
+    /// Adopts or starts every sidecar, and restarts those that die, for as long as the daemon runs.
+    pub(crate) fn keep(self: &Arc<Self>) {
+        for component in Component::ALL {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.keep_one(component).await });
+        }
+    }
+
+    /// Which process each one is.
+    pub(crate) fn running(&self) -> BTreeMap<Component, ProcessIdentity> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ends every sidecar. The daemon must not keep them any more.
+    pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        // Gateway and DNS first: they follow the store.
+        for component in [Component::Gateway, Component::Dns, Component::Nats] {
+            if let Some(record) = self.recorded(component)? {
+                terminate(&process(&record), GRACE)
+                    .await
+                    .with_context(|| format!("{component} does not end"))?;
+                std::fs::remove_file(self.record_path(component))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_one(&self, component: Component) {
+        let mut supervisor = Supervisor::new();
+        loop {
+            match self.bring_up(component).await {
+                Ok(process) => {
+                    self.running
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .insert(component, process.clone());
+                    supervisor.started(clock::now());
+                    if let Err(error) = exit_watch(&process).await {
+                        self.tell(component, "SIDECAR_UNWATCHED", format!("cannot be watched: {error}"));
+                    }
+                    self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&component);
+                    self.tell(component, "SIDECAR_DIED", format!("process {} ended", process.pid));
+                }
+                Err(error) => self.tell(component, "SIDECAR_FAILED", format!("{error:#}")),
+            }
+            supervisor.died(clock::now());
+            if let Some(at) = supervisor.poll_timeout() {
+                tokio::time::sleep_until(clock::instant(at)).await;
+            }
+        }
+    }
+
+    fn tell(&self, component: Component, code: &str, message: String) {
+        self.events.publish(code, &component.to_string(), message);
+    }
+
+    async fn bring_up(&self, component: Component) -> anyhow::Result<ProcessIdentity> {
+        let start = self.start(component)?;
+        let recorded = self.recorded(component)?;
+        let observed = match &recorded {
+            None => None,
+            Some(record) => Some((record.clone(), observe(record)?)),
+        };
+        let wanted = [(component, start.identity.clone())].into();
+        let recorded_map = observed.into_iter().map(|found| (component, found)).collect();
+        let decision = adopt(&wanted, &recorded_map).remove(&component);
+        match (decision, recorded) {
+            (Some(Decision::Adopt), Some(record)) => {
+                let process = process(&record);
+                self.tell(component, "SIDECAR_ADOPTED", format!("process {} is as it should be", process.pid));
+                return Ok(process);
+            }
+            (Some(Decision::Recreate { changed }), Some(record)) => {
+                let parts: Vec<_> = changed.iter().map(ToString::to_string).collect();
+                let message = format!("process {}: {} changed; it is started anew", record.pid, parts.join(", "));
+                self.tell(component, "SIDECAR_DRIFTED", message);
+                terminate(&process(&record), GRACE).await?;
+            }
+            (Some(Decision::Start { reason }), _) => {
+                self.tell(component, "SIDECAR_STARTED", reason.to_string());
+            }
+            (decision, _) => anyhow::bail!("there is nothing to do for {component}: {decision:?}"),
+        }
+        let log = self.config.path(&format!("{component}.log"));
+        let process = spawn_detached(&start.argv, &BTreeMap::new(), &log, &self.config.data_dir)
+            .with_context(|| format!("{} cannot be run", start.argv[0].display()))?;
+        let record = Record {
+            component,
+            pid: process.pid,
+            start_time: process.start_time,
+            boot_id: process.boot_id.clone(),
+            identity: start.identity,
+        };
+        let json = serde_json::to_vec_pretty(&record).context("a record is plain JSON")?;
+        files::write_atomic(&self.record_path(component), &json, 0o600)?;
+        Ok(process)
+    }
+
+    fn record_path(&self, component: Component) -> PathBuf {
+        self.config.path(&format!("sidecars/{component}.json"))
+    }
+
+    fn recorded(&self, component: Component) -> anyhow::Result<Option<Record>> {
+        let path = self.record_path(component);
+        let Some(bytes) = files::read(&path)? else { return Ok(None) };
+        let record = serde_json::from_slice(&bytes)
+            .with_context(|| format!("{} cannot be read", path.display()))?;
+        Ok(Some(record))
+    }
+
+    /// Writes a sidecar's configuration and says how it is started.
+    fn start(&self, component: Component) -> anyhow::Result<Start> {
+        let (program, arguments, path, text) = match component {
+            Component::Nats => {
+                let path = self.config.path("nats/nats.conf");
+                let text = self.nats_config()?;
+                (self.config.nats.server.clone(), vec!["-c".into()], path, text)
+            }
+            Component::Gateway => {
+                let serve = GatewayConfig::new(
+                    self.config.gateway.listen.clone(),
+                    self.config.control_socket("gateway"),
+                    self.config.path("gateway.snapshot.json"),
+                );
+                self.role("gateway", serve)?
+            }
+            Component::Dns => {
+                let mut serve = DnsConfig::new(
+                    self.config.dns.listen.clone(),
+                    self.config.control_socket("dns"),
+                    self.config.path("dns.snapshot.json"),
+                );
+                serve.upstream = self.config.dns.upstream.clone();
+                self.role("dns", serve)?
+            }
+        };
+        if files::read(&path)?.as_deref() != Some(text.as_bytes()) {
+            files::write_atomic(&path, text.as_bytes(), 0o600)?;
+        }
+        let mut argv: Vec<OsString> = vec![program.clone().into()];
+        argv.extend(arguments);
+        argv.push(path.into());
+        let own = namespace()?;
+        let identity = Identity {
+            binary: binary_digest(&program)?,
+            arguments: argv.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
+            config: Digest::of_bytes(text.as_bytes()),
+            network_namespace: own,
+            parent_namespace: (component == Component::Nats).then_some(own),
+        };
+        Ok(Start { argv, identity })
+    }
+
+    fn role<T: serde::Serialize>(
+        &self,
+        role: &str,
+        serve: T,
+    ) -> anyhow::Result<(PathBuf, Vec<OsString>, PathBuf, String)> {
+        let config = RoleConfig {
+            nats: self.config.nats_address(),
+            credentials: self.config.credentials("follower"),
+            serve,
+        };
+        let text = toml::to_string_pretty(&config).context("a role's configuration is plain TOML")?;
+        let path = self.config.path(&format!("{role}.toml"));
+        Ok((self.program.clone(), vec![role.into(), "--config".into()], path, text))
+    }
+
+    fn nats_config(&self) -> anyhow::Result<String> {
+        let key = |user: &str| -> anyhow::Result<String> {
+            let credentials = Credentials::load(&self.config.credentials(user))?;
+            Ok(credentials.public_key().to_owned())
+        };
+        Ok(render(&ServerConfig {
+            name: self.config.machine.id.to_string(),
+            machine: self.config.machine.id.clone(),
+            port: self.config.nats.port,
+            monitor_port: None,
+            store_dir: self.config.path("nats/store"),
+            pid_file: None,
+            log_file: Some(self.config.path("nats.log")),
+            max_file_store: MAX_FILE_STORE,
+            users: Users {
+                participant: key("participant")?,
+                coordinator: key("coordinator")?,
+                follower: key("follower")?,
+                system: None,
+            },
+        }))
+    }
+}
+
+fn process(record: &Record) -> ProcessIdentity {
+    ProcessIdentity {
+        pid: record.pid,
+        start_time: record.start_time,
+        boot_id: record.boot_id.clone(),
+    }
+}
+
+fn observe(record: &Record) -> anyhow::Result<ProcessState> {
+    Ok(if is_alive(&process(record))? {
+        ProcessState::Alive
+    } else if ProcessIdentity::of(record.pid)?.is_some() {
+        ProcessState::Reused
+    } else {
+        ProcessState::Dead
+    })
+}
+
+/// The network namespace that this process is in, and that its children will be in.
+fn namespace() -> anyhow::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = std::fs::metadata("/proc/self/ns/net").context("/proc does not show the network namespace")?;
+    Ok(meta.ino())
+}
+
+fn binary_digest(program: &Path) -> anyhow::Result<Digest> {
+    let bytes = std::fs::read(program)
+        .with_context(|| format!("the program {} cannot be read", program.display()))?;
+    Ok(Digest::of_bytes(&bytes))
+}
