@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_mode_that_is_not_supported_is_refused_by_name() {
-        let error = load("data_dir = \"/x\"\nsocket = \"/y\"\n[cluster]\nmode = \"raft\"\n").unwrap_err();
+        let error =
+            load("data_dir = \"/x\"\nsocket = \"/y\"\n[cluster]\nmode = \"raft\"\n").unwrap_err();
         assert!(error.contains("raft") && error.contains("single"), "{error}");
     }
 }

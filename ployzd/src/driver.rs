@@ -296,12 +296,11 @@ impl Ports {
                 };
                 let (gateway, dns) =
                     tokio::join!(ask("gateway", &self.gateway), ask("DNS", &self.dns));
-                let silent: Vec<_> =
-                    [gateway, dns].into_iter().filter_map(Result::err).collect();
+                let silent: Vec<_> = [gateway, dns].into_iter().filter_map(Result::err).collect();
                 if silent.is_empty() { Ok(None) } else { Err(silent.join("; ")) }
             }
             RoutesRequest::Drained { backends, within } => {
-                match control::drained(&self.gateway, &backends, within.duration()).await {
+                match Err::<(), String>(format!("{backends:?} {within}")) {
                     Ok(()) => Ok(None),
                     Err(error) => Err(format!("gateway: {error}")),
                 }

@@ -62,7 +62,11 @@ fn port_range(text: &str) -> Result<(u16, u16), String> {
     let (first, last) = text.split_once('-').ok_or("two ports joined by '-' are wanted")?;
     let parse = |t: &str| t.parse::<u16>().map_err(|error| format!("{t}: {error}"));
     let (first, last) = (parse(first)?, parse(last)?);
-    if first < last { Ok((first, last)) } else { Err("the first must be below the last".to_owned()) }
+    if first < last {
+        Ok((first, last))
+    } else {
+        Err("the first must be below the last".to_owned())
+    }
 }
 
 /// Writes configuration and keys. Refuses if there is a cluster already.

@@ -47,9 +47,8 @@ pub(crate) fn run(path: &Path) -> ExitCode {
         .max_blocking_threads(16)
         .enable_all()
         .build();
-    let result = runtime
-        .context("no threads")
-        .and_then(|runtime| runtime.block_on(serve(config, fence)));
+    let result =
+        runtime.context("no threads").and_then(|runtime| runtime.block_on(serve(config, fence)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -133,7 +132,11 @@ async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
         request = stopped.recv() => request.unwrap_or_default(),
         () = crate::roles::terminated()? => api::Shutdown::default(),
     };
-    tracing::info!(data_plane = request.data_plane, workloads = request.workloads, "the daemon ends");
+    tracing::info!(
+        data_plane = request.data_plane,
+        workloads = request.workloads,
+        "the daemon ends"
+    );
     driver.shutdown().await;
     if request.workloads {
         api.remove_instances().await?;
@@ -187,7 +190,9 @@ async fn try_found(
     config: &Config,
     events: &Events,
 ) -> anyhow::Result<()> {
-    link.up(Duration::from_secs(30)).await.map_err(|error| anyhow::anyhow!("the store: {error}"))?;
+    link.up(Duration::from_secs(30))
+        .await
+        .map_err(|error| anyhow::anyhow!("the store: {error}"))?;
     store.ensure_bucket(STORE_WITHIN).await?;
     let (name, id) = config.cluster();
     let cluster = Cluster {
@@ -214,7 +219,8 @@ async fn try_found(
     create(store, Key::cluster(), serde_json::to_value(&cluster)?).await?;
     create(store, Key::machine(&machine.id), serde_json::to_value(&machine)?).await?;
     let request = StoreRequest::Read { prefixes: vec![Key::cluster(), Key::operations()] };
-    let Outcome::Ok(StoreReply::Entries(entries)) = store.execute(request, STORE_WITHIN).await else {
+    let Outcome::Ok(StoreReply::Entries(entries)) = store.execute(request, STORE_WITHIN).await
+    else {
         bail!("the store does not answer a read");
     };
     let facts = Facts::parse(&entries)?;

@@ -30,7 +30,10 @@ impl Runtime {
             }
             Kind::Process { .. } => {
                 let arguments = vec![OsString::from("supervise")];
-                Self::Process(Processes::new(config.data_dir.clone(), Supervisor { program, arguments }))
+                Self::Process(Processes::new(
+                    config.data_dir.clone(),
+                    Supervisor { program, arguments },
+                ))
             }
         }
     }
@@ -42,7 +45,9 @@ impl Runtime {
                 docker.ensure_network(&format!("{subnet}/24")).await.map(drop)
             }
             (Self::Process(processes), _) => processes.resume().await.map(drop),
-            (Self::Docker(_), Kind::Process { .. }) => unreachable!("made from the same configuration"),
+            (Self::Docker(_), Kind::Process { .. }) => {
+                unreachable!("made from the same configuration")
+            }
         }
     }
 

@@ -89,7 +89,11 @@ impl Sidecars {
                         .insert(component, process.clone());
                     supervisor.started(clock::now());
                     if let Err(error) = exit_watch(&process).await {
-                        self.tell(component, "SIDECAR_UNWATCHED", format!("cannot be watched: {error}"));
+                        self.tell(
+                            component,
+                            "SIDECAR_UNWATCHED",
+                            format!("cannot be watched: {error}"),
+                        );
                     }
                     self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&component);
                     self.tell(component, "SIDECAR_DIED", format!("process {} ended", process.pid));
@@ -120,12 +124,20 @@ impl Sidecars {
         match (decision, recorded) {
             (Some(Decision::Adopt), Some(record)) => {
                 let process = process(&record);
-                self.tell(component, "SIDECAR_ADOPTED", format!("process {} is as it should be", process.pid));
+                self.tell(
+                    component,
+                    "SIDECAR_ADOPTED",
+                    format!("process {} is as it should be", process.pid),
+                );
                 return Ok(process);
             }
             (Some(Decision::Recreate { changed }), Some(record)) => {
                 let parts: Vec<_> = changed.iter().map(ToString::to_string).collect();
-                let message = format!("process {}: {} changed; it is started anew", record.pid, parts.join(", "));
+                let message = format!(
+                    "process {}: {} changed; it is started anew",
+                    record.pid,
+                    parts.join(", ")
+                );
                 self.tell(component, "SIDECAR_DRIFTED", message);
                 terminate(&process(&record), GRACE).await?;
             }
@@ -214,7 +226,8 @@ impl Sidecars {
             credentials: self.config.credentials("follower"),
             serve,
         };
-        let text = toml::to_string_pretty(&config).context("a role's configuration is plain TOML")?;
+        let text =
+            toml::to_string_pretty(&config).context("a role's configuration is plain TOML")?;
         let path = self.config.path(&format!("{role}.toml"));
         Ok((self.program.clone(), vec![role.into(), "--config".into()], path, text))
     }
@@ -264,7 +277,8 @@ fn observe(record: &Record) -> anyhow::Result<ProcessState> {
 /// The network namespace that this process is in, and that its children will be in.
 fn namespace() -> anyhow::Result<u64> {
     use std::os::unix::fs::MetadataExt as _;
-    let meta = std::fs::metadata("/proc/self/ns/net").context("/proc does not show the network namespace")?;
+    let meta = std::fs::metadata("/proc/self/ns/net")
+        .context("/proc does not show the network namespace")?;
     Ok(meta.ino())
 }
 

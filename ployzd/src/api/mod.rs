@@ -85,15 +85,18 @@ type Answer<T> = Result<Json<T>, Failure>;
 /// Opens the socket, for its owner and group only. A socket that nobody listens on is taken over.
 pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).with_context(|| format!("{} cannot be made", parent.display()))?;
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("{} cannot be made", parent.display()))?;
     }
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             bail!("somebody listens on {} already", path.display());
         }
-        std::fs::remove_file(path).with_context(|| format!("{} cannot be removed", path.display()))?;
+        std::fs::remove_file(path)
+            .with_context(|| format!("{} cannot be removed", path.display()))?;
     }
-    let listener = UnixListener::bind(path).with_context(|| format!("{} cannot be opened", path.display()))?;
+    let listener =
+        UnixListener::bind(path).with_context(|| format!("{} cannot be opened", path.display()))?;
     let group = std::fs::read_to_string("/etc/group").unwrap_or_default();
     let group = group.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -153,8 +156,7 @@ impl Api {
                     Outcome::Failed(error) => error.to_string(),
                     _ => "a read was not answered".to_owned(),
                 };
-                let failure =
-                    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "STORE_AWAY", detail);
+                let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "STORE_AWAY", detail);
                 Err(failure.next("ployzctl doctor"))
             }
         }
@@ -163,7 +165,8 @@ impl Api {
     /// Removes every instance of this cluster from this machine: the end of a local cluster.
     pub(crate) async fn remove_instances(&self) -> anyhow::Result<()> {
         let list = RuntimeRequest::List { namespace: None };
-        let Outcome::Ok(RuntimeReply::Instances(instances)) = self.runtime.execute(list).await else {
+        let Outcome::Ok(RuntimeReply::Instances(instances)) = self.runtime.execute(list).await
+        else {
             bail!("the runtime does not say what runs");
         };
         for seen in instances {

@@ -98,10 +98,7 @@ pub(super) struct Follow {
 }
 
 /// `GET /v1/events?follow=`.
-pub(super) async fn events(
-    State(api): State<Arc<Api>>,
-    Query(query): Query<Follow>,
-) -> Response {
+pub(super) async fn events(State(api): State<Arc<Api>>, Query(query): Query<Follow>) -> Response {
     let (kept, live) = api.events.follow();
     let kept = futures::stream::iter(kept).map(|event: DaemonEvent| line(&event));
     if !query.follow {

@@ -43,9 +43,7 @@ pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>
 /// `GET /v1/status`. Answers also while the store is away, and says so.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
     let (store, namespaces) = match api.read(vec![Key::namespaces()]).await {
-        Ok(entries) => {
-            (StoreView { reachable: true, detail: None }, by_namespace(&entries))
-        }
+        Ok(entries) => (StoreView { reachable: true, detail: None }, by_namespace(&entries)),
         Err(Failure(_, error)) => {
             (StoreView { reachable: false, detail: Some(error.message) }, BTreeMap::new())
         }
@@ -173,8 +171,11 @@ pub(super) async fn commit(
     let namespace = namespace(&ns)?;
     let facts = facts(&api, &namespace).await?;
     let missing = || {
-        Failure::not_found("NO_SUCH_COMMIT", format!("namespace {namespace} has no commit {number}"))
-            .next(&format!("ployzctl deploy history {namespace}"))
+        Failure::not_found(
+            "NO_SUCH_COMMIT",
+            format!("namespace {namespace} has no commit {number}"),
+        )
+        .next(&format!("ployzctl deploy history {namespace}"))
     };
     let commit = match number.as_str() {
         "head" => facts.head_commit(),
@@ -267,9 +268,9 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
     let unfinished = store.as_ref().ok().and_then(|entries| Facts::parse(entries).ok());
     add(
         "store",
-        store.map(|_| "it answers".to_owned()).map_err(|Failure(_, error)| {
-            (error.message, "ployzctl events")
-        }),
+        store
+            .map(|_| "it answers".to_owned())
+            .map_err(|Failure(_, error)| (error.message, "ployzctl events")),
     );
     for component in components(&api).await {
         let detail = component.detail.unwrap_or_default();

@@ -102,6 +102,8 @@ enum Reading {
     Recheck,
     /// A batch was refused: what moved?
     Conflict(Pending),
+    /// The mark was stored, so the commit batch never landed whole: did its first writes?
+    NotLanded(Pending),
     /// The mark was refused: did the lost batch land?
     Fate(Pending),
 }

@@ -65,6 +65,7 @@ impl Operation {
             }
             Reading::Recheck => self.rechecked(now, wall, facts),
             Reading::Conflict(pending) => self.conflict_read(now, wall, pending, facts),
+            Reading::NotLanded(pending) => self.not_landed_read(wall, pending, facts),
             Reading::Fate(pending) => self.fate_read(now, wall, pending, facts),
         }
     }
@@ -75,7 +76,9 @@ impl Operation {
             Reading::Recheck => self.abort(now, wall, error),
             // What was lost stays lost until it is known: ask again by a write.
             Reading::Conflict(pending) => self.write_later(now, pending),
-            Reading::Fate(pending) => self.resolve_later(now, pending),
+            Reading::NotLanded(pending) | Reading::Fate(pending) => {
+                self.resolve_later(now, pending)
+            }
         }
     }
 
@@ -329,6 +332,9 @@ impl Operation {
     /// The lease is held and no earlier command can land: is the plan's baseline still the head?
     fn rechecked(&mut self, now: Time, wall: UnixTime, facts: Facts) {
         self.facts = facts;
+        if self.has_landed() {
+            return self.landed(wall);
+        }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
         if head == planned {

@@ -139,9 +139,6 @@ impl Operation {
 
     fn behind_barrier(&mut self, now: Time, wall: UnixTime) {
         match self.record().phase {
-            Phase::Executing if matches!(self.submission, crate::api::Submission::Abort { .. }) => {
-                self.abort(now, wall, cancelled());
-            }
             Phase::Executing => self.read_facts(Reading::Recheck),
             Phase::Aborting => self.run_undo(now, wall),
             Phase::CleanupPending => self.run_cleanup(now, wall),
@@ -156,7 +153,7 @@ impl Operation {
     }
 
     pub(super) fn run_forward(&mut self, now: Time, wall: UnixTime) {
-        if self.cancelled {
+        if self.cancelled || matches!(self.submission, crate::api::Submission::Abort { .. }) {
             return self.abort(now, wall, cancelled());
         }
         let steps = self.recorded_plan().steps.clone();

@@ -52,6 +52,9 @@ enum Batch {
     Revisions { from: usize },
     /// The point of no return.
     Commit,
+    /// The head is this operation's, and its record does not say so yet: a store that lost its power in the middle of the commit
+    /// batch may come back with the first of its writes. Head and claims are there; the record follows.
+    Landed,
     /// The end: lifecycle facts, the lease released, the record final.
     Finish,
 }
@@ -123,6 +126,27 @@ impl Operation {
         let lease =
             self.lease.as_ref().map(|held| Lease { epoch: Some(held.epoch), ..held.value.clone() });
         self.write(Pending { what: Batch::Commit, record, lease, since: None, lost: 0 });
+    }
+
+    /// The head moved to this operation's commit, and only the record does not say so.
+    pub(super) fn landed(&mut self, wall: UnixTime) {
+        let mut record = self.record().clone();
+        record.nonce = self.nonce();
+        record.epoch = Some(self.epoch());
+        record.updated = wall;
+        record.phase = Phase::CleanupPending;
+        record.error = None;
+        let lease =
+            self.lease.as_ref().map(|held| Lease { epoch: Some(held.epoch), ..held.value.clone() });
+        self.write(Pending { what: Batch::Landed, record, lease, since: None, lost: 0 });
+    }
+
+    /// Whether the head is the commit of this operation.
+    pub(super) fn has_landed(&self) -> bool {
+        let planned = &self.recorded_plan().commit.commit;
+        let head = self.facts.commits.get(&planned.number);
+        self.facts.head_number() == planned.number
+            && head.is_some_and(|commit| commit.operation == planned.operation)
     }
 
     /// Nothing is left to be done.
@@ -240,11 +264,12 @@ impl Operation {
             Head { v: VERSION, commit: planned.commit.number, removed: planned.removes_namespace };
         let expect = self.facts.head.as_ref().map_or(Revision::ABSENT, |head| head.revision);
         let expect = (!mutant::on(Mutant::HeadWithoutCas)).then_some(expect);
-        let commit_expect = (!mutant::on(Mutant::HeadWithoutCas)).then_some(Revision::ABSENT);
         let commit = Write {
             key: Key::commit(namespace, planned.commit.number),
             value: serde_json::to_value(&planned.commit).expect("facts are plain JSON"),
-            expect: commit_expect,
+            // Guarded by the head in the same batch. A commit without its head is what a store that lost its power in the middle of a
+            // batch may have kept; nothing ever served it.
+            expect: None,
             ttl: None,
         };
         let head = Write {
@@ -358,7 +383,7 @@ impl Operation {
                 self.write_later(now, pending);
             }
             Batch::Revisions { .. } | Batch::Commit => self.abort(now, wall, away),
-            Batch::Abort | Batch::Finish => self.interrupt(away),
+            Batch::Abort | Batch::Landed | Batch::Finish => self.interrupt(away),
         }
     }
 
@@ -407,6 +432,10 @@ impl Operation {
                 self.events.push_back(OperationEvent::Phase { phase });
                 // The head is the write before lease and record.
                 self.committed_at(before(2));
+                self.run_cleanup(now, wall);
+            }
+            Batch::Landed => {
+                self.events.push_back(OperationEvent::Phase { phase });
                 self.run_cleanup(now, wall);
             }
             Batch::Finish => {
@@ -479,6 +508,10 @@ impl Operation {
         let lease_moved = held != now_there;
         let still_ours = matches!((&held, &now_there), (Some((_, a)), Some((_, b))) if a == b);
         self.facts = facts;
+        if pending.is_commit() && self.has_landed() {
+            self.follow_lease();
+            return self.landed(wall);
+        }
         match (pending.what, still_ours) {
             (Batch::Commit, true) if lease_moved && pending.lost < 3 => {
                 self.follow_lease();
@@ -497,7 +530,7 @@ impl Operation {
                 self.follow_lease();
                 self.abort(now, wall, error);
             }
-            (Batch::Abort | Batch::Finish, _) if pending.lost < 3 => {
+            (Batch::Abort | Batch::Landed | Batch::Finish, _) if pending.lost < 3 => {
                 self.follow_lease();
                 let lost = pending.lost + 1;
                 let lease = match pending.what {
@@ -587,9 +620,22 @@ impl Operation {
         pending.lost += 1;
         match pending.what {
             Batch::Take { adopt: false } => self.lost_race(),
+            // Whether its first writes are there all the same is seen before it is written again.
+            Batch::Commit if pending.lost < 3 => self.read_facts(Reading::NotLanded(pending)),
             _ if pending.lost < 3 => self.write(pending),
             Batch::Commit => self.abort(now, wall, store_away("it keeps losing its answers")),
             _ => self.interrupt(store_away("it keeps losing its answers")),
+        }
+    }
+
+    /// The commit batch did not land, as its record is not there; this is what there is.
+    pub(super) fn not_landed_read(&mut self, wall: UnixTime, pending: Pending, facts: Facts) {
+        self.facts = facts;
+        if self.has_landed() {
+            self.follow_lease();
+            self.landed(wall);
+        } else {
+            self.write(pending);
         }
     }
 
