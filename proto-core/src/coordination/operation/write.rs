@@ -203,7 +203,7 @@ impl Operation {
             write
         });
         match pending.what {
-            Batch::Take { .. } | Batch::Abort => {
+            Batch::Take { .. } | Batch::Abort | Batch::Landed => {
                 lease_write.into_iter().chain([record_write]).collect()
             }
             Batch::Revisions { from } => self.revision_writes(from),
