@@ -18,7 +18,7 @@ use io_adapters::nats::server::{ServerConfig, Users, render};
 use io_adapters::process::{ProcessIdentity, exit_watch, is_alive, spawn_detached, terminate};
 use proto_core::digest::Digest;
 use proto_core::services::{
-    Component, Decision, Identity, ProcessState, Record, Supervisor, adopt,
+    Component, Decision, Effect, Identity, Input, Observed, ProcessState, Record, Supervisor, adopt,
 };
 
 use crate::clock;
@@ -79,32 +79,37 @@ impl Sidecars {
     }
 
     async fn keep_one(&self, component: Component) {
-        let mut supervisor = Supervisor::new();
+        let mut supervisor = Supervisor::to_start();
         loop {
-            match self.bring_up(component).await {
-                Ok(process) => {
-                    self.running
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .insert(component, process.clone());
-                    supervisor.started(clock::now());
-                    if let Err(error) = exit_watch(&process).await {
-                        self.tell(
-                            component,
-                            "SIDECAR_UNWATCHED",
-                            format!("cannot be watched: {error}"),
-                        );
+            while let Some(Effect::Start(attempt)) = supervisor.poll_effect() {
+                match self.bring_up(component).await {
+                    Ok(process) => {
+                        self.set_running(component, Some(process.clone()));
+                        supervisor.handle_input(clock::now(), Input::Started(attempt));
+                        if let Err(error) = exit_watch(&process).await {
+                            let message = format!("cannot be watched: {error}");
+                            self.tell(component, "SIDECAR_UNWATCHED", message);
+                        }
+                        self.set_running(component, None);
+                        let message = format!("process {} ended", process.pid);
+                        self.tell(component, "SIDECAR_DIED", message);
                     }
-                    self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&component);
-                    self.tell(component, "SIDECAR_DIED", format!("process {} ended", process.pid));
+                    Err(error) => self.tell(component, "SIDECAR_FAILED", format!("{error:#}")),
                 }
-                Err(error) => self.tell(component, "SIDECAR_FAILED", format!("{error:#}")),
+                supervisor.handle_input(clock::now(), Input::Died(attempt));
             }
-            supervisor.died(clock::now());
-            if let Some(at) = supervisor.poll_timeout() {
-                tokio::time::sleep_until(clock::instant(at)).await;
-            }
+            let Some((at, _)) = supervisor.poll_timeout() else { return };
+            tokio::time::sleep_until(clock::instant(at)).await;
+            supervisor.handle_input(clock::now(), Input::Tick);
         }
+    }
+
+    fn set_running(&self, component: Component, process: Option<ProcessIdentity>) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match process {
+            Some(process) => running.insert(component, process),
+            None => running.remove(&component),
+        };
     }
 
     fn tell(&self, component: Component, code: &str, message: String) {
@@ -112,7 +117,8 @@ impl Sidecars {
     }
 
     async fn bring_up(&self, component: Component) -> anyhow::Result<ProcessIdentity> {
-        let start = self.start(component)?;
+        // Reading a whole program takes a while.
+        let start = tokio::task::block_in_place(|| self.start(component))?;
         let recorded = self.recorded(component)?;
         let observed = match &recorded {
             None => None,
@@ -264,14 +270,15 @@ fn process(record: &Record) -> ProcessIdentity {
     }
 }
 
-fn observe(record: &Record) -> anyhow::Result<ProcessState> {
-    Ok(if is_alive(&process(record))? {
+fn observe(record: &Record) -> anyhow::Result<Observed> {
+    let process = if is_alive(&process(record))? {
         ProcessState::Alive
     } else if ProcessIdentity::of(record.pid)?.is_some() {
         ProcessState::Reused
     } else {
         ProcessState::Dead
-    })
+    };
+    Ok(Observed { process })
 }
 
 /// The network namespace that this process is in, and that its children will be in.

@@ -82,7 +82,7 @@ async fn components(api: &Api) -> Vec<ComponentView> {
                 view.detail = Some(reason);
             }
         } else {
-            let socket = api.config.control_socket(component.as_str());
+            let socket = api.config.control_socket(component.name());
             match control::status(&socket, STATUS_WITHIN).await {
                 Ok(status) => {
                     view.applied = Some(status.projection.applied.0);
