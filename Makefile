@@ -1,0 +1,55 @@
+# Every target can be run on a fresh Debian machine as root; CONTRIBUTING.md says what each one covers.
+
+# Where scripts/setup.sh puts nats-server if the machine has no good one.
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+CARGO ?= cargo
+# Arguments of every test program, for example TEST_FLAGS=--show-output.
+TEST_FLAGS ?=
+# The scenario of `make lab`; empty: all of them.
+SCENARIO ?=
+# Where the draws of `make sim` start, and how many there are for each scenario.
+SEED ?= $(shell date +%s)
+RUNS ?= 2000
+
+.PHONY: help setup build test check demo lab bench sim
+
+help:
+	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
+	@echo "make test    everything that is checked: format, lints, docs, unit tests, simulation, real parts"
+	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one"
+	@echo "make sim     a fresh sweep of the simulator; SEED=n to repeat one"
+	@echo "make bench   every measured figure, peers in the same run"
+	@echo "make build   release binaries in target/release"
+
+setup:
+	scripts/setup.sh
+
+build:
+	$(CARGO) build --release --locked -p ployzd -p ployzctl
+
+# What needs no real part.
+check:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps --workspace
+	scripts/check-core-dependencies.sh
+
+test: setup check
+	scripts/with-docker.sh $(CARGO) test --locked --workspace -- $(TEST_FLAGS)
+	$(MAKE) lab
+
+demo:
+	scripts/demo.sh
+
+lab: setup
+	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin lab -- $(SCENARIO)
+
+bench:
+	scripts/setup.sh bench
+	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin bench
+
+# Every single fault at every place, then faults drawn from a seed that is new each time.
+sim:
+	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate
+	scripts/sim-sweep.sh $(SEED) $(RUNS)
