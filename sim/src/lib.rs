@@ -8,6 +8,7 @@
 //! | [`scenario`] | what is tried |
 //! | [`run`] | one run of a scenario |
 //! | [`mod@enumerate`] | every run within a budget |
+//! | [`mod@measure`] | bugs planted on purpose |
 //! | [`fate`] | what can become of an effect |
 //! | [`invariants`] | what must hold, a file each |
 
@@ -17,6 +18,7 @@ pub mod enumerate;
 pub mod fate;
 mod flight;
 pub mod invariants;
+pub mod measure;
 pub mod run;
 pub mod scenario;
 pub mod world;

@@ -67,6 +67,24 @@ enum Command {
         #[command(flatten)]
         budget: BudgetArgs,
     },
+    /// Plants bugs, one row at a time, and shows what it takes to see them.
+    Mutants {
+        /// Only rows whose name holds this.
+        #[arg(long, default_value = "")]
+        only: String,
+        /// Threads.
+        #[arg(long, default_value_t = 2)]
+        threads: usize,
+        /// Ends each enumeration after so many seconds.
+        #[arg(long, default_value_t = 600)]
+        within: u64,
+        /// After how many further effects a late one may land, beside at rest.
+        #[arg(long, value_delimiter = ',', default_value = "2")]
+        later: Vec<u64>,
+        /// Writes the table between the marks of this page.
+        #[arg(long)]
+        write: Option<std::path::PathBuf>,
+    },
     /// The scenarios.
     Scenarios,
 }
@@ -162,6 +180,9 @@ fn run(command: Command) -> Result<bool, String> {
             }
             Ok(good)
         }
+        Command::Mutants { only, threads, within, later, write } => {
+            mutants(&only, threads, Duration::from_secs(within), &later, write.as_deref())
+        }
         Command::Run { op, seed, count, budget } => {
             let Some(prepared) = prepare(&op)? else { return Ok(false) };
             for seed in seed..seed.saturating_add(count) {
@@ -186,6 +207,71 @@ fn run(command: Command) -> Result<bool, String> {
             Ok(report.violations.is_empty())
         }
     }
+}
+
+#[cfg(not(feature = "mutants"))]
+fn mutants(
+    _: &str,
+    _: usize,
+    _: Duration,
+    _: &[u64],
+    _: Option<&std::path::Path>,
+) -> Result<bool, String> {
+    Err("this build has no bugs to plant: build it with `--features mutants`".to_owned())
+}
+
+#[cfg(feature = "mutants")]
+fn mutants(
+    only: &str,
+    threads: usize,
+    within: Duration,
+    later: &[u64],
+    write: Option<&std::path::Path>,
+) -> Result<bool, String> {
+    use sim::measure::{Measured, Row, measure, name, rows, scenarios};
+    let scenarios = scenarios()?;
+    let none = Row { planted: Vec::new(), remark: "nothing planted", masked: true };
+    let all = std::iter::once(none).chain(rows());
+    let mut good = true;
+    let mut table = vec![
+        "| planted | seen by | crashes | faults | in | schedules | |".to_owned(),
+        "|---|---|---|---|---|---|---|".to_owned(),
+    ];
+    for row in all.filter(|row| row.planted.is_empty() || name(row).contains(only)) {
+        let Measured { caught, schedules, took } =
+            measure(&row, &scenarios, later, within, threads);
+        good &= caught.is_some() != row.masked;
+        let planted = if row.planted.is_empty() { "nothing".to_owned() } else { name(&row) };
+        let line = match &caught {
+            Some(caught) => {
+                let (crashes, faults) = caught.needed;
+                let by = caught.report.violations[0].invariant;
+                format!(
+                    "| {planted} | {by} | {crashes} | {faults} | {} | {schedules} | {} |",
+                    caught.scenario, row.remark
+                )
+            }
+            None => format!("| {planted} | 0 violations | | | | {schedules} | {} |", row.remark),
+        };
+        println!("{line} {:.1} s", took.as_secs_f64());
+        if let Some(caught) = &caught {
+            println!("    {} '{}'", caught.report.violations[0], caught.report.schedule());
+        }
+        table.push(line);
+    }
+    if let Some(page) = write {
+        let text = std::fs::read_to_string(page).map_err(|error| error.to_string())?;
+        let (begin, end) = ("<!-- mutants -->", "<!-- /mutants -->");
+        let parts = text
+            .split_once(begin)
+            .and_then(|(head, rest)| rest.split_once(end).map(|(_, tail)| (head, tail)));
+        let Some((head, tail)) = parts else {
+            return Err(format!("{} has no marks {begin} and {end}", page.display()));
+        };
+        let text = format!("{head}{begin}\n{}\n{end}{tail}", table.join("\n"));
+        std::fs::write(page, text).map_err(|error| error.to_string())?;
+    }
+    Ok(good)
 }
 
 fn names(op: &str) -> Vec<String> {

@@ -78,17 +78,9 @@ impl Prepared {
         }
         let before = rest::content(&world);
         let mut this = Self { scenario, world, before, after: Content::new(), effects: 0 };
-        let mut report = this.run_with(&mut choices, Budget::none(), true, true);
+        let report = this.run_with(&mut choices, Budget::none(), true, true);
         this.effects = report.0.effects;
         this.after = report.1;
-        let wanted = if this.scenario.fails { "aborted" } else { "committed" };
-        if report.0.ended != wanted {
-            report.0.violations.push(Violation {
-                invariant: "L0 with nothing going wrong it ends as it should",
-                what: format!("{} instead of {wanted}", report.0.ended),
-                at: proto_core::time::Time::ZERO,
-            });
-        }
         if report.0.violations.is_empty() { Ok(this) } else { Err(Box::new(report.0)) }
     }
 
@@ -108,7 +100,13 @@ impl Prepared {
         let mut cluster = Cluster::new(self.world.clone(), choices, invariants);
         cluster.trace = trace.then(Vec::new);
         cluster.budget = budget;
+        let given = cluster.budget.clone();
         let ended = self.operate(&mut cluster);
+        let wanted = if self.scenario.fails { "aborted" } else { "committed" };
+        if cluster.budget == given && ended != wanted {
+            let what = format!("{ended} instead of {wanted}");
+            violate(&mut cluster, "L0 with nothing going wrong it ends as it should", what);
+        }
         cluster.budget = Budget::none();
         cluster.run(REST, |_| false);
         self.at_rest(&mut cluster);

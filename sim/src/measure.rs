@@ -1,0 +1,136 @@
+//! The simulator measured: bugs planted on purpose, and what it takes to see them.
+
+use std::time::Duration;
+
+use proto_core::mutant::Mutant;
+
+use crate::enumerate::{Found, Settings, enumerate};
+use crate::fate::Budget;
+use crate::run::{Prepared, Report};
+use crate::scenario;
+
+/// One row: bugs that are planted together.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Which.
+    pub planted: Vec<Mutant>,
+    /// What is worth knowing about it.
+    pub remark: &'static str,
+    /// The row shows that another safeguard hides the bug: it is not to be caught.
+    pub masked: bool,
+}
+
+/// A budget, and how many crashes and faults it allows.
+pub const BUDGETS: [(u32, u32); 5] = [(0, 0), (1, 0), (0, 1), (2, 0), (1, 1)];
+
+/// How a row came out.
+#[derive(Debug, Clone)]
+pub struct Measured {
+    /// The run that showed the bug; `None` if none did.
+    pub caught: Option<Caught>,
+    /// How many runs there were until then, or in all.
+    pub schedules: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// The run that showed a bug.
+#[derive(Debug, Clone)]
+pub struct Caught {
+    /// In which scenario.
+    pub scenario: &'static str,
+    /// How many crashes and faults were needed.
+    pub needed: (u32, u32),
+    /// What it broke.
+    pub report: Report,
+}
+
+/// The rows of the table.
+#[must_use]
+pub fn rows() -> Vec<Row> {
+    let row = |planted: &[Mutant], remark| Row { planted: planted.to_vec(), remark, masked: false };
+    vec![
+        row(&[Mutant::NoFence], "the participant ignores the floor of a scope"),
+        row(&[Mutant::NoBarrier], "adoption goes on without a barrier"),
+        row(&[Mutant::RenewDoesNotExtend], "a renewal does not extend the lease"),
+        Row {
+            masked: true,
+            ..row(
+                &[Mutant::HeadWithoutCas],
+                "the head is written whatever its revision: hidden by lease and record in the same batch",
+            )
+        },
+        row(&[Mutant::LeaseNotInCommit], "lease and record are no part of the commit batch"),
+        row(
+            &[Mutant::HeadWithoutCas, Mutant::LeaseNotInCommit],
+            "both: a late commit overwrites a head that has moved on",
+        ),
+        row(&[Mutant::StepNotIdempotent], "a step makes a new instance each time it is sent"),
+        row(&[Mutant::UndoSkipped], "nothing is undone after a failed readiness"),
+        row(&[Mutant::UnknownIsFailed], "a lost answer of the commit counts as a refusal"),
+        row(&[Mutant::JournalNotSettled], "a restarted participant forgets what its journal names"),
+    ]
+}
+
+/// Plants the bugs of a row and enumerates, with ever more going wrong, until one is seen.
+///
+/// `scenarios` are tried in this order at each budget; `within` bounds each enumeration.
+///
+/// # Errors
+///
+/// A sentence, if a scenario does not even run with nothing planted.
+pub fn measure(
+    row: &Row,
+    scenarios: &[Prepared],
+    later: &[u64],
+    within: Duration,
+    threads: usize,
+) -> Measured {
+    let (mut schedules, begun) = (0, std::time::Instant::now());
+    for (crashes, faults) in BUDGETS {
+        for prepared in scenarios {
+            let settings = Settings {
+                budget: Budget::new(crashes, faults, later),
+                threads,
+                within,
+                stop_at_first: true,
+                planted: row.planted.clone(),
+            };
+            let found: Found = enumerate(prepared, &settings);
+            schedules += found.schedules;
+            if let Some(report) = found.examples.into_values().next() {
+                let caught =
+                    Caught { scenario: prepared.scenario.name, needed: (crashes, faults), report };
+                return Measured { caught: Some(caught), schedules, took: begun.elapsed() };
+            }
+        }
+    }
+    Measured { caught: None, schedules, took: begun.elapsed() }
+}
+
+/// The scenarios that the rows are measured with, prepared with nothing planted.
+///
+/// # Errors
+///
+/// A sentence, if one does not come through with nothing going wrong.
+pub fn scenarios() -> Result<Vec<Prepared>, String> {
+    let wanted = ["first", "recreate", "never-ready", "slow", "two-machines-recreate"];
+    let by_name = |name: &&str| scenario::by_name(name).ok_or(format!("no scenario {name}"));
+    let scenarios: Result<Vec<_>, _> = wanted.iter().map(by_name).collect();
+    scenarios?
+        .into_iter()
+        .map(|scenario| {
+            let name = scenario.name;
+            Prepared::new(scenario).map_err(|report| format!("{name}: {:?}", report.violations))
+        })
+        .collect()
+}
+
+/// The name of a row: its bugs.
+#[must_use]
+pub fn name(row: &Row) -> String {
+    let named = |planted: &Mutant| {
+        Mutant::ALL.iter().find(|(other, _)| other == planted).map_or("?", |(_, name)| name)
+    };
+    row.planted.iter().map(named).collect::<Vec<_>>().join(" + ")
+}
