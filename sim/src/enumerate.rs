@@ -22,6 +22,8 @@ pub struct Settings {
     pub within: Duration,
     /// Ends with the first violation.
     pub stop_at_first: bool,
+    /// Only this invariant counts, by the beginning of its name.
+    pub looking_for: Option<&'static str>,
     /// Bugs that are planted. Without the feature `mutants` there are none to plant.
     pub planted: Vec<Mutant>,
 }
@@ -46,17 +48,21 @@ pub struct Found {
 }
 
 impl Found {
-    fn add(&mut self, report: Report) {
+    fn add(&mut self, report: Report, looking_for: Option<&str>) -> bool {
         self.schedules += 1;
         self.most_effects = self.most_effects.max(report.effects);
         *self.ends.entry(report.ended).or_default() += 1;
-        let Some(first) = report.violations.first() else { return };
+        let counts = |name: &str| looking_for.is_none_or(|wanted| name.starts_with(wanted));
+        let Some(first) = report.violations.iter().find(|found| counts(found.invariant)) else {
+            return false;
+        };
         self.broken += 1;
         let fewer =
             self.examples.get(first.invariant).is_none_or(|other| report.crashes < other.crashes);
         if fewer {
             self.examples.insert(first.invariant, report);
         }
+        true
     }
 
     fn merge(&mut self, other: Self) {
@@ -115,7 +121,8 @@ pub fn enumerate(prepared: &Prepared, settings: &Settings) -> Found {
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let found = Mutex::new(Found { complete: true, ..Found::default() });
     let mut own = Found::default();
-    own.add(plain);
+    let broken = own.add(plain, settings.looking_for);
+    stop.store(broken && settings.stop_at_first, Ordering::Relaxed);
     found.lock().expect("nobody has it yet").merge(own);
     let work = || {
         let mut mine = Found::default();
@@ -129,10 +136,9 @@ pub fn enumerate(prepared: &Prepared, settings: &Settings) -> Found {
                     return;
                 }
                 let report = prepared.run(&mut choices, settings.budget.clone(), false);
-                if settings.stop_at_first && !report.violations.is_empty() {
+                if mine.add(report, settings.looking_for) && settings.stop_at_first {
                     stop.store(true, Ordering::Relaxed);
                 }
-                mine.add(report);
                 if !choices.advance() {
                     break;
                 }

@@ -150,6 +150,7 @@ fn run(command: Command) -> Result<bool, String> {
                     within,
                     stop_at_first: !keep_going,
                     planted: Vec::new(),
+                    looking_for: None,
                 };
                 let found = enumerate(&prepared, &settings);
                 good &= found.broken == 0;
@@ -230,7 +231,8 @@ fn mutants(
 ) -> Result<bool, String> {
     use sim::measure::{Measured, Row, measure, name, rows, scenarios};
     let scenarios = scenarios()?;
-    let none = Row { planted: Vec::new(), remark: "nothing planted", masked: true };
+    let none =
+        Row { planted: Vec::new(), remark: "nothing planted", masked: true, looking_for: None };
     let all = std::iter::once(none).chain(rows());
     let mut good = true;
     let mut table = vec![
@@ -245,7 +247,7 @@ fn mutants(
         let line = match &caught {
             Some(caught) => {
                 let (crashes, faults) = caught.needed;
-                let by = caught.report.violations[0].invariant;
+                let by = caught.violation.invariant;
                 format!(
                     "| {planted} | {by} | {crashes} | {faults} | {} | {schedules} | {} |",
                     caught.scenario, row.remark
@@ -255,7 +257,7 @@ fn mutants(
         };
         println!("{line} {:.1} s", took.as_secs_f64());
         if let Some(caught) = &caught {
-            println!("    {} '{}'", caught.report.violations[0], caught.report.schedule());
+            println!("    {} '{}'", caught.violation, caught.report.schedule());
         }
         table.push(line);
     }

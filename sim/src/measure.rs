@@ -6,6 +6,7 @@ use proto_core::mutant::Mutant;
 
 use crate::enumerate::{Found, Settings, enumerate};
 use crate::fate::Budget;
+use crate::invariants::Violation;
 use crate::run::{Prepared, Report};
 use crate::scenario;
 
@@ -18,6 +19,8 @@ pub struct Row {
     pub remark: &'static str,
     /// The row shows that another safeguard hides the bug: it is not to be caught.
     pub masked: bool,
+    /// Only this invariant counts, by the beginning of its name.
+    pub looking_for: Option<&'static str>,
 }
 
 /// A budget, and how many crashes and faults it allows.
@@ -42,13 +45,20 @@ pub struct Caught {
     /// How many crashes and faults were needed.
     pub needed: (u32, u32),
     /// What it broke.
+    pub violation: Violation,
+    /// The run.
     pub report: Report,
 }
 
 /// The rows of the table.
 #[must_use]
 pub fn rows() -> Vec<Row> {
-    let row = |planted: &[Mutant], remark| Row { planted: planted.to_vec(), remark, masked: false };
+    let row = |planted: &[Mutant], remark| Row {
+        planted: planted.to_vec(),
+        remark,
+        masked: false,
+        looking_for: None,
+    };
     vec![
         row(&[Mutant::NoFence], "the participant ignores the floor of a scope"),
         row(&[Mutant::NoBarrier], "adoption goes on without a barrier"),
@@ -61,13 +71,29 @@ pub fn rows() -> Vec<Row> {
             )
         },
         row(&[Mutant::LeaseNotInCommit], "lease and record are no part of the commit batch"),
-        row(
-            &[Mutant::HeadWithoutCas, Mutant::LeaseNotInCommit],
-            "both: a late commit overwrites a head that has moved on",
-        ),
+        Row {
+            looking_for: Some("S11"),
+            ..row(
+                &[Mutant::HeadWithoutCas, Mutant::LeaseNotInCommit],
+                "both off: a late commit overwrites a head that has moved on, which the second alone does not do",
+            )
+        },
         row(&[Mutant::StepNotIdempotent], "a step makes a new instance each time it is sent"),
         row(&[Mutant::UndoSkipped], "nothing is undone after a failed readiness"),
-        row(&[Mutant::UnknownIsFailed], "a lost answer of the commit counts as a refusal"),
+        Row {
+            masked: true,
+            ..row(
+                &[Mutant::UnknownIsFailed],
+                "a lost answer of the commit counts as a refusal: hidden, as the abort is itself a conditional write of the record",
+            )
+        },
+        Row {
+            looking_for: Some("S5"),
+            ..row(
+                &[Mutant::UnknownIsFailed, Mutant::LeaseNotInCommit],
+                "both off: the commit lands after the abort",
+            )
+        },
         row(&[Mutant::JournalNotSettled], "a restarted participant forgets what its journal names"),
     ]
 }
@@ -75,10 +101,6 @@ pub fn rows() -> Vec<Row> {
 /// Plants the bugs of a row and enumerates, with ever more going wrong, until one is seen.
 ///
 /// `scenarios` are tried in this order at each budget; `within` bounds each enumeration.
-///
-/// # Errors
-///
-/// A sentence, if a scenario does not even run with nothing planted.
 pub fn measure(
     row: &Row,
     scenarios: &[Prepared],
@@ -95,12 +117,15 @@ pub fn measure(
                 within,
                 stop_at_first: true,
                 planted: row.planted.clone(),
+                looking_for: row.looking_for,
             };
             let found: Found = enumerate(prepared, &settings);
             schedules += found.schedules;
-            if let Some(report) = found.examples.into_values().next() {
-                let caught =
-                    Caught { scenario: prepared.scenario.name, needed: (crashes, faults), report };
+            if let Some((invariant, report)) = found.examples.into_iter().next() {
+                let violation = report.violations.iter().find(|v| v.invariant == invariant);
+                let violation = violation.expect("the example of what it broke").clone();
+                let (scenario, needed) = (prepared.scenario.name, (crashes, faults));
+                let caught = Caught { scenario, needed, violation, report };
                 return Measured { caught: Some(caught), schedules, took: begun.elapsed() };
             }
         }

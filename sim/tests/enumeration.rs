@@ -18,6 +18,7 @@ fn all_runs(name: &str, budget: Budget) -> Found {
         within: Duration::from_secs(120),
         stop_at_first: false,
         planted: Vec::new(),
+        looking_for: None,
     };
     let found = enumerate(&prepared, &settings);
     if let Some(report) = found.examples.values().next() {
