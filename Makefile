@@ -49,7 +49,7 @@ bench:
 	scripts/setup.sh bench
 	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin bench
 
-# Every single fault at every place, then faults drawn from a seed that is new each time.
+# One crash at every place of every scenario, then crashes and faults drawn from a seed that is new each time.
 sim:
-	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate
+	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op all --crashes 1
 	scripts/sim-sweep.sh $(SEED) $(RUNS)

@@ -73,7 +73,7 @@ adopted() { ployzctl events | grep -c SIDECAR_ADOPTED; }
 away() { ! ployzctl status; }
 nobody_serves() { ! page; }
 same() { [ "$(workloads)" = "$before" ] && echo "the same"; }
-workloads() { ployzctl --json ps | jq -S '[.. | objects | select(has("name") and has("state")) | .name] | sort'; }
+workloads() { ployzctl --json ps | jq -c '[.rows[].instance | [.spec.name, .pid]] | sort'; }
 
 if [ "$(id -u)" = 0 ] && docker info >/dev/null 2>&1; then
     runtime=docker
@@ -94,22 +94,22 @@ manifest v1
 manifest v2
 
 step "What a deploy would do, before it does anything"
-expect "the plan starts two instances" 'web' ployzctl deploy preview -f "$dir/ployz-v1.toml"
+expect "the plan makes commit 1" '^commit 1 of hello: 1 service' ployzctl deploy preview -f "$dir/ployz-v1.toml"
 expect "nothing was changed by it" '^\[\]$' workloads
 
 step "Deploy v1"
-expect "the deploy committed" '.' ployzctl deploy -f "$dir/ployz-v1.toml"
+expect "the deploy committed" '^committed 1 by' ployzctl deploy -f "$dir/ployz-v1.toml"
 expect "the gateway routes hello.localhost to it" '^hello from v1$' page
 expect "DNS names both instances" '^2$' addresses web.hello.ployz.internal
-expect "the same manifest again changes nothing" '.' ployzctl deploy -f "$dir/ployz-v1.toml"
+expect "the same manifest again changes nothing" '^nothing to do: commit 1' ployzctl deploy -f "$dir/ployz-v1.toml"
 
 step "Deploy v2: new instances start beside the old ones, then one commit moves every route"
-expect "the deploy committed" '.' ployzctl deploy -f "$dir/ployz-v2.toml"
+expect "the deploy committed" '^committed 2 by' ployzctl deploy -f "$dir/ployz-v2.toml"
 expect "the gateway serves the new version" '^hello from v2$' page
-expect "the history has both commits" '2' ployzctl deploy history hello
+expect "the history has both commits" '^ *2 ' ployzctl deploy history hello
 
 step "Roll back: a new commit that restores the previous one"
-expect "the rollback committed" '.' ployzctl rollback hello
+expect "the rollback committed" '^committed 3 by' ployzctl rollback hello
 expect "the gateway serves v1 again" '^hello from v1$' page
 shown ployzctl ps
 shown ployzctl op ls
@@ -130,5 +130,5 @@ expect "no instance was replaced" '^the same$' same
 expect "the gateway serves" '^hello from v1$' page
 
 step "Remove everything"
-expect "the cluster is gone" '.' ployzctl --yes dev destroy
+expect "the cluster is gone" 'is removed' ployzctl --yes dev destroy
 expect "nobody listens at the gateway's address" '[Cc]onnect' nobody_serves
