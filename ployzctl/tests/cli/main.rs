@@ -1,0 +1,9 @@
+//! `ployzctl` as a program, against a daemon that says what the test wants.
+
+mod dev;
+mod fake;
+mod fixture;
+mod manifests;
+mod operations;
+mod questions;
+mod workloads;
