@@ -160,6 +160,14 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Failure> {
     })
 }
 
+/// A line is what is streamed, or the error that ended it.
+fn decode_line<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
+    decode(line).map_err(|failure| match serde_json::from_slice::<ErrorBody>(line) {
+        Ok(error) => Failure::new(DAEMON, error),
+        Err(_) => failure,
+    })
+}
+
 fn broken_off(error: &hyper::Error) -> Failure {
     let message = format!("the connection to the daemon broke off: {error}");
     Failure::new(DAEMON, ErrorBody::new("CONNECTION_LOST", message).next("ployzctl status"))
@@ -204,12 +212,12 @@ impl Lines {
                 if line.trim_ascii().is_empty() {
                     continue;
                 }
-                return decode(&line).map(Some);
+                return decode_line(&line).map(Some);
             }
             if self.ended {
                 let rest = self.buffer.split();
                 let rest = rest.trim_ascii();
-                return if rest.is_empty() { Ok(None) } else { decode(rest).map(Some) };
+                return if rest.is_empty() { Ok(None) } else { decode_line(rest).map(Some) };
             }
             if self.buffer.len() > MAX_LINE {
                 let message =

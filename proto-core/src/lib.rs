@@ -43,5 +43,6 @@ pub mod span;
 pub mod store;
 pub mod time;
 
+mod number_keys;
 mod outcome;
 pub use outcome::Outcome;

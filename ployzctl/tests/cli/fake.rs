@@ -11,36 +11,36 @@ use tempfile::TempDir;
 
 /// A request as the daemon saw it.
 #[derive(Debug, Clone)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Method and path: `GET /v1/status`.
-    pub line: String,
+    pub(crate) line: String,
     /// Its JSON; null if there is none.
-    pub body: serde_json::Value,
+    pub(crate) body: serde_json::Value,
 }
 
 /// Where the answer goes.
-pub struct Reply(UnixStream);
+pub(crate) struct Reply(UnixStream);
 
 impl Reply {
     /// One document.
-    pub fn json(&mut self, value: &impl Serialize) {
+    pub(crate) fn json(&mut self, value: &impl Serialize) {
         self.begin("200 OK", "");
         self.line(value);
     }
 
     /// An error.
-    pub fn error(&mut self, status: &str, value: &impl Serialize) {
+    pub(crate) fn error(&mut self, status: &str, value: &impl Serialize) {
         self.begin(status, "");
         self.line(value);
     }
 
     /// The beginning of a stream of an operation.
-    pub fn operation(&mut self) {
+    pub(crate) fn operation(&mut self) {
         self.begin("200 OK", "ployz-handle: 7\r\n");
     }
 
     /// A line of it. Whoever asked may be gone.
-    pub fn line(&mut self, value: &impl Serialize) {
+    pub(crate) fn line(&mut self, value: &impl Serialize) {
         let line = serde_json::to_string(value).unwrap() + "\n";
         _ = self.0.write_all(line.as_bytes());
     }
@@ -52,14 +52,14 @@ impl Reply {
 }
 
 /// The daemon. Its threads end with the test's process.
-pub struct Fake {
+pub(crate) struct Fake {
     dir: TempDir,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Fake {
     /// One that answers like this.
-    pub fn new(answer: impl Fn(&Seen, &mut Reply) + Send + Sync + 'static) -> Self {
+    pub(crate) fn new(answer: impl Fn(&Seen, &mut Reply) + Send + Sync + 'static) -> Self {
         let fake = Self::away();
         let listener = UnixListener::bind(fake.socket()).unwrap();
         let (answer, seen) = (Arc::new(answer), fake.seen.clone());
@@ -78,17 +78,17 @@ impl Fake {
     }
 
     /// None: the socket is not there.
-    pub fn away() -> Self {
+    pub(crate) fn away() -> Self {
         Self { dir: tempfile::tempdir().unwrap(), seen: Arc::default() }
     }
 
     /// One that answers everything with this document.
-    pub fn saying(value: impl Serialize + Send + Sync + 'static) -> Self {
+    pub(crate) fn saying(value: impl Serialize + Send + Sync + 'static) -> Self {
         Self::new(move |_, reply| reply.json(&value))
     }
 
     /// One that runs every operation like this.
-    pub fn running<T: Serialize + Send + Sync + 'static>(events: Vec<T>) -> Self {
+    pub(crate) fn running<T: Serialize + Send + Sync + 'static>(events: Vec<T>) -> Self {
         Self::new(move |_, reply| {
             reply.operation();
             events.iter().for_each(|event| reply.line(event));
@@ -96,24 +96,24 @@ impl Fake {
     }
 
     /// Where it listens.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("s")
     }
 
     /// A file beside the socket, with this content.
-    pub fn file(&self, name: &str, text: &str) -> String {
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
         let path = self.dir.path().join(name);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     }
 
     /// What it was asked, in order.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()
     }
 
     /// `ployzctl` with these arguments, in the fake's directory.
-    pub fn command(&self, args: &str) -> Command {
+    pub(crate) fn command(&self, args: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ployzctl"));
         command.args(args.split_whitespace()).current_dir(self.dir.path());
         command.env_clear().env("PLOYZ_SOCKET", self.socket()).stdin(Stdio::null());
@@ -121,21 +121,21 @@ impl Fake {
     }
 
     /// Runs it to its end.
-    pub fn run(&self, args: &str) -> Ran {
+    pub(crate) fn run(&self, args: &str) -> Ran {
         Ran::of(self.command(args).output().unwrap())
     }
 }
 
 /// How `ployzctl` ended.
 #[derive(Debug)]
-pub struct Ran {
-    pub code: i32,
-    pub stdout: String,
-    pub stderr: String,
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Ran {
-    pub fn of(output: Output) -> Self {
+    pub(crate) fn of(output: Output) -> Self {
         Self {
             code: output.status.code().expect("it was not killed"),
             stdout: String::from_utf8(output.stdout).unwrap(),

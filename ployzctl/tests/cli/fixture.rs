@@ -15,9 +15,9 @@ use proto_core::store::Scope;
 use proto_core::store::facts::{Commit, CommittedInstance, CommittedService};
 use proto_core::time::UnixTime;
 
-pub const OPERATION: &str = "0123456789abcdef";
+pub(crate) const OPERATION: &str = "0123456789abcdef";
 
-pub const MANIFEST: &str = r#"namespace = "blog"
+pub(crate) const MANIFEST: &str = r#"namespace = "blog"
 
 [[services]]
 name = "web"
@@ -29,19 +29,19 @@ hostnames = ["blog.example.org"]
 port = "http"
 "#;
 
-pub fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     parse(MANIFEST, Format::Toml, "ployz.toml").unwrap()
 }
 
-pub fn operation() -> OperationId {
+pub(crate) fn operation() -> OperationId {
     OPERATION.parse().unwrap()
 }
 
-pub fn machine() -> MachineId {
+pub(crate) fn machine() -> MachineId {
     MachineId::new("m1").unwrap()
 }
 
-pub fn instance(slot: u32) -> InstanceSpec {
+pub(crate) fn instance(slot: u32) -> InstanceSpec {
     let manifest = manifest();
     let (service, spec) = manifest.services.iter().next().unwrap();
     InstanceSpec {
@@ -56,7 +56,7 @@ pub fn instance(slot: u32) -> InstanceSpec {
     }
 }
 
-pub fn commit(number: u64) -> Commit {
+pub(crate) fn commit(number: u64) -> Commit {
     let manifest = manifest();
     let (service, spec) = manifest.services.iter().next().unwrap();
     let made = instance(0);
@@ -87,7 +87,7 @@ pub fn commit(number: u64) -> Commit {
     }
 }
 
-pub fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let step = |id: &str, action, after: &[&str]| Step {
         id: id.parse().unwrap(),
         machine: machine(),
@@ -128,7 +128,7 @@ pub fn plan() -> Plan {
     }
 }
 
-pub fn row(slot: u32, committed: bool, state: InstanceState) -> InstanceRow {
+pub(crate) fn row(slot: u32, committed: bool, state: InstanceState) -> InstanceRow {
     let instance = ObservedInstance {
         spec: instance(slot),
         state,
@@ -140,7 +140,7 @@ pub fn row(slot: u32, committed: bool, state: InstanceState) -> InstanceRow {
 }
 
 /// Slot 1 runs and belongs to the head; slot 0 does not; machine m2 is silent.
-pub fn instances() -> InstancesView {
+pub(crate) fn instances() -> InstancesView {
     InstancesView {
         answered: vec![machine()],
         silent: vec![SilentMachine {
@@ -154,24 +154,24 @@ pub fn instances() -> InstancesView {
     }
 }
 
-pub fn error(code: &str) -> ErrorBody {
+pub(crate) fn error(code: &str) -> ErrorBody {
     ErrorBody::new(code, "it is so").next("ployzctl op ls")
 }
 
-pub fn finished(result: OperationResult) -> OperationEvent {
+pub(crate) fn finished(result: OperationResult) -> OperationEvent {
     OperationEvent::Finished { result }
 }
 
-pub fn recorded() -> OperationEvent {
+pub(crate) fn recorded() -> OperationEvent {
     OperationEvent::Recorded { operation: operation(), adopted: false }
 }
 
-pub fn committed() -> OperationResult {
+pub(crate) fn committed() -> OperationResult {
     OperationResult::Committed { operation: operation(), commit: 2, notes: Vec::new() }
 }
 
 /// All that a deploy says when all is well.
-pub fn deploy_events() -> Vec<OperationEvent> {
+pub(crate) fn deploy_events() -> Vec<OperationEvent> {
     let plan = plan();
     let steps = plan.steps.iter().flat_map(|step| {
         [StepStatus::Started, StepStatus::Done].map(|status| OperationEvent::Step {

@@ -21,7 +21,8 @@ fn a_wrong_manifest_shows_every_problem_with_its_place_and_asks_nobody() {
     let ran = fake.run("validate --json");
     let document: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(document["ok"], false);
-    assert_eq!(document["problems"][0]["line"], 2);
+    assert_eq!(document["problems"][1]["code"], "UNKNOWN_KEY");
+    assert_eq!(document["problems"][1]["line"], 2);
 }
 
 #[test]

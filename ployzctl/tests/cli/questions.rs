@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::fake::{Fake, Ran};
 use crate::fixture::{instances, machine, manifest};
 
-pub fn status() -> StatusView {
+pub(crate) fn status() -> StatusView {
     StatusView {
         version: "0.1.0".to_owned(),
         cluster: "dev".to_owned(),

@@ -88,3 +88,11 @@ fn a_command_is_not_run_in_what_does_not_run() {
     assert_eq!(ran.code, 3);
     assert!(ran.stderr.starts_with("error[INSTANCE_NOT_RUNNING]: "), "{}", ran.stderr);
 }
+
+#[test]
+fn an_error_in_the_middle_of_a_stream_is_shown_as_such() {
+    let said = vec![json!({"code": "RUNTIME_ERROR", "message": "the engine is away"})];
+    let ran = with_instances(instances(), said).run("exec -q blog/web -- true");
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.stderr, "error[RUNTIME_ERROR]: the engine is away\n");
+}

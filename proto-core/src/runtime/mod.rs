@@ -85,7 +85,11 @@ pub struct Workload {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
     /// Ports published on the machine's own addresses: machine port to port name.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(
+        default,
+        skip_serializing_if = "BTreeMap::is_empty",
+        deserialize_with = "crate::number_keys::deserialize"
+    )]
     pub publish: BTreeMap<u16, String>,
     /// Which network it joins.
     pub network: Network,

@@ -80,6 +80,7 @@ pub struct CommittedService {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub stopped: bool,
     /// Its instances by slot.
+    #[serde(deserialize_with = "crate::number_keys::deserialize")]
     pub slots: BTreeMap<u32, CommittedInstance>,
     /// How requests reach it (repeated from the spec, so that gateways need nothing but commits).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
