@@ -86,3 +86,27 @@ fn exec_takes_the_rest_of_the_line_as_it_is() {
 fn bare_dev_is_dev_up() {
     assert!(matches!(parse("dev").unwrap().command, Command::Dev { command: None }));
 }
+
+#[test]
+fn every_command_and_option_is_in_the_docs() {
+    fn missing(docs: &str, command: &clap::Command, path: &str, out: &mut Vec<String>) {
+        let leaf = command.get_subcommands().next().is_none();
+        if leaf && ![" ", "`", ","].iter().any(|end| docs.contains(&format!("`{path}{end}"))) {
+            out.push(path.to_owned());
+        }
+        let options = command.get_arguments().filter_map(|arg| arg.get_long());
+        let options =
+            options.filter(|long| !matches!(*long, "help" | "version" | "file" | "output"));
+        out.extend(options.map(|long| format!("--{long}")).filter(|long| !docs.contains(long)));
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            missing(docs, sub, path.trim_start(), out);
+        }
+    }
+    let docs = include_str!("../../docs/commands.md");
+    let mut out = Vec::new();
+    missing(docs, &Cli::command(), "", &mut out);
+    // Those that have a letter only in the docs.
+    out.retain(|name| !matches!(name.as_str(), "--follow" | "--tail"));
+    assert_eq!(out, Vec::<String>::new());
+}

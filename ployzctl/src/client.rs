@@ -176,8 +176,11 @@ fn broken_off(error: &hyper::Error) -> Failure {
 /// An answer that is not 200: the operator's fault (400, 422), a refusal (other 4xx) or the daemon's (all else).
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     let error: ErrorBody = serde_json::from_slice(body).unwrap_or_else(|_| {
+        // Not from the daemon's own code: it did not understand the request, or broke down.
         let text = String::from_utf8_lossy(body);
-        ErrorBody::new("DAEMON_FAILED", format!("the daemon answered {status}: {}", text.trim()))
+        let code = if status.is_client_error() { "REQUEST_INVALID" } else { "DAEMON_FAILED" };
+        let message = format!("the daemon answered {status}: {}", text.trim());
+        ErrorBody::new(code, message).next("ployzctl version")
     });
     let exit = match status {
         StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => USAGE,

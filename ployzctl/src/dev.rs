@@ -1,6 +1,7 @@
 //! Founding a cluster on this machine, and taking it down.
 
 use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,6 +11,8 @@ use indicatif::ProgressBar;
 use proto_core::api::ErrorBody;
 use proto_core::api::views::{ShutdownRequest, StatusView};
 use proto_core::id::Namespace;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::args::{DataDir, DevCommand, FoundArgs, Runtime};
 use crate::client::Client;
@@ -17,9 +20,11 @@ use crate::failure::{DAEMON, Failure, OK, REFUSED};
 use crate::out::Out;
 use crate::{paths, render};
 
-/// How long a daemon and what it starts may take to run, and to end.
+/// How long a daemon and what it starts may take to run.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at a daemon that starts or ends.
+/// How long it may take to end: every instance has its grace period.
+const ENDING: Duration = Duration::from_secs(120);
+/// Between two looks at a daemon that starts.
 const LOOK: Duration = Duration::from_millis(100);
 /// Where Docker listens.
 const DOCKER: &str = "/var/run/docker.sock";
@@ -86,8 +91,8 @@ async fn up(client: &Client, out: Out, found: &FoundArgs) -> Result<u8, Failure>
 
 /// Stops everything; false if there is nothing.
 async fn down(client: &Client, out: Out, home: &Home) -> Result<bool, Failure> {
-    match client.answers("/v1/status").await {
-        Ok(()) => {}
+    let status = match client.get::<StatusView>("/v1/status").await {
+        Ok(status) => status,
         Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => {
             if !home.is_founded() {
                 out.remark(format_args!("there is no cluster in {}", home.dir.display()));
@@ -95,24 +100,40 @@ async fn down(client: &Client, out: Out, home: &Home) -> Result<bool, Failure> {
             }
             // What it started may run on without it, and only a daemon knows what that is.
             out.remark("the daemon is away; it is started to take down what may run without it");
-            home.start(client, out).await?;
+            home.start(client, out).await?
         }
         Err(other) => return Err(other),
-    }
+    };
+    // Opened while it runs: its number cannot have gone to another process.
+    let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
+    let process = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty()));
+    let Some(Ok(process)) = process else {
+        let message =
+            format!("the daemon says that it is process {}, which is not there", status.pid);
+        return Err(Failure::new(DAEMON, ErrorBody::new("DAEMON_ELSEWHERE", message)));
+    };
     let request = ShutdownRequest { data_plane: true, workloads: true };
     let _: serde_json::Value = client.post("/v1/shutdown", &request).await?;
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match client.answers("/v1/status").await {
-            Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => return Ok(true),
-            _ if Instant::now() >= until => {
-                let message = format!("the daemon has not ended within {} s", PATIENCE.as_secs());
-                let error = ErrorBody::new("DAEMON_RUNS_ON", message);
-                return Err(Failure::new(DAEMON, error.next("ployzctl events")));
-            }
-            _ => tokio::time::sleep(LOOK).await,
-        }
+    let ended = tokio::task::spawn_blocking(move || ended(&process)).await;
+    if !matches!(ended, Ok(true)) {
+        let message = format!("the daemon has not ended within {} s", ENDING.as_secs());
+        let error = ErrorBody::new("DAEMON_RUNS_ON", message);
+        return Err(Failure::new(DAEMON, error.next("ployzctl events")));
     }
+    // The last thing that a daemon does which has taken everything down.
+    if client.socket().exists() {
+        let message = "the daemon ended before everything was taken down".to_owned();
+        return Err(home.failed("DOWN_INCOMPLETE", message));
+    }
+    Ok(true)
+}
+
+/// Waits until the process ends; false if it does not.
+fn ended(process: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(process, PollFlags::IN)];
+    let patience =
+        Timespec { tv_sec: i64::try_from(ENDING.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&patience)), Ok(1))
 }
 
 async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<u8, Failure> {
@@ -233,8 +254,10 @@ impl Home {
         let until = Instant::now() + PATIENCE;
         loop {
             let last = match client.get::<StatusView>("/v1/status").await {
-                Ok(status) if is_ready(&status) => return Ok(status),
-                Ok(status) => lacking(&status),
+                Ok(status) => match lacking(&status) {
+                    nothing if nothing.is_empty() => return Ok(status),
+                    lacking => lacking,
+                },
                 Err(Failure::Error { error, .. }) => error.message,
                 Err(other) => return Err(other),
             };
@@ -261,23 +284,25 @@ impl Home {
     }
 }
 
-/// Whether the store answers and every component runs.
-fn is_ready(status: &StatusView) -> bool {
-    status.store.reachable && status.components.iter().all(|component| component.state == "running")
-}
-
-/// What is still missing, in words.
+/// What is still missing until everything runs and serves, in words; empty: nothing.
 fn lacking(status: &StatusView) -> String {
-    let store = (!status.store.reachable).then(|| {
-        let detail = status.store.detail.as_deref().unwrap_or("no reason given");
-        format!("the store does not answer ({detail})")
+    let why = |detail: &Option<String>| {
+        detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default()
+    };
+    let store = &status.store;
+    let away =
+        (!store.reachable).then(|| format!("the store does not answer{}", why(&store.detail)));
+    let components = status.components.iter().filter_map(|component| {
+        // The store's server has nothing to apply; the others are there to serve what is committed.
+        let serves = component.name == "nats" || component.applied.is_some() && !component.stale;
+        let is = match component.state.as_str() {
+            "running" if serves => return None,
+            "running" => "behind",
+            state => state,
+        };
+        Some(format!("{} is {is}{}", component.name, why(&component.detail)))
     });
-    let components = status.components.iter().filter(|component| component.state != "running");
-    let components = components.map(|component| {
-        let detail = component.detail.as_deref().unwrap_or("no reason given");
-        format!("{} is {} ({detail})", component.name, component.state)
-    });
-    store.into_iter().chain(components).collect::<Vec<_>>().join("; ")
+    away.into_iter().chain(components).collect::<Vec<_>>().join("; ")
 }
 
 /// Docker if this program may use it and it answers; why.

@@ -46,6 +46,8 @@ async fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<u8, Failure> {
     let out = Out::new(&cli.global);
     let socket = cli.global.socket.unwrap_or_else(paths::socket);
+    // A daemon that is told about it does not run where this program was called.
+    let socket = std::path::absolute(&socket).unwrap_or(socket);
     let client = &Client::new(socket, Duration::from_secs(cli.global.timeout));
     match cli.command {
         Command::Mesh(MeshCommand::Init { name, found }) => {
@@ -137,7 +139,7 @@ async fn events(client: &Client, out: Out, follow: bool) -> Result<u8, Failure> 
             out.json(&event)?;
         } else {
             let DaemonEvent { at, code, component, message } = event;
-            out.line(format_args!("{at}  {component:8}  {code}  {message}"))?;
+            out.line(format_args!("{at}  {component:9}  {code:16}  {message}"))?;
         }
     }
     Ok(OK)

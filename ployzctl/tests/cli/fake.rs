@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) line: String,
     /// Its JSON; null if there is none.
     pub(crate) body: serde_json::Value,
+    /// Where it came in.
+    pub(crate) socket: PathBuf,
 }
 
 /// Where the answer goes.
@@ -62,13 +64,13 @@ impl Fake {
     pub(crate) fn new(answer: impl Fn(&Seen, &mut Reply) + Send + Sync + 'static) -> Self {
         let fake = Self::away();
         let listener = UnixListener::bind(fake.socket()).unwrap();
-        let (answer, seen) = (Arc::new(answer), fake.seen.clone());
+        let (answer, seen, socket) = (Arc::new(answer), fake.seen.clone(), fake.socket());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (answer, seen) = (answer.clone(), seen.clone());
+                let (answer, seen, socket) = (answer.clone(), seen.clone(), socket.clone());
                 std::thread::spawn(move || {
                     let stream = stream.unwrap();
-                    let Some(request) = read(&stream) else { return };
+                    let Some(request) = read(&stream, &socket) else { return };
                     seen.lock().unwrap().push(request.clone());
                     answer(&request, &mut Reply(stream));
                 });
@@ -145,7 +147,7 @@ impl Ran {
 }
 
 /// Reads a request; `None` if the other side only tried the socket.
-fn read(stream: &UnixStream) -> Option<Seen> {
+fn read(stream: &UnixStream, socket: &Path) -> Option<Seen> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -159,5 +161,6 @@ fn read(stream: &UnixStream) -> Option<Seen> {
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body).unwrap();
     let line = head.lines().next().unwrap().trim_end_matches(" HTTP/1.1").to_owned();
-    Some(Seen { line, body: serde_json::from_slice(&body).unwrap_or_default() })
+    let body = serde_json::from_slice(&body).unwrap_or_default();
+    Some(Seen { line, body, socket: socket.to_owned() })
 }

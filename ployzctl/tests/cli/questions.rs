@@ -147,7 +147,7 @@ fn events_end_quietly_when_their_reader_goes() {
     let ran = Ran::of(child.wait_with_output().unwrap());
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
     let all = fake.run("events").stdout;
-    assert!(all.starts_with("1970-01-01T00:00:00Z  gateway   SIDECAR_ADOPTED  xxx"));
+    assert!(all.starts_with("1970-01-01T00:00:00Z  gateway    SIDECAR_ADOPTED   xxx"));
     assert_eq!(all.lines().count(), 1000);
 }
 
