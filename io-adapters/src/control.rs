@@ -5,12 +5,17 @@
 //! | `GET /status` | 200 and a [`Status`] |
 //! | `GET /applied?at_least=N&timeout_ms=M[&namespace=NS]` | waits until every head up to revision N (of one namespace, or of all) is served: 200 `{"applied": A}`, or after M milliseconds 408 with `code`, `message` and `applied` |
 //!
-//! [`applied`] and [`status`] are the client's side.
+//! | `GET /drained?backend=ADDRESS[&backend=…]&timeout_ms=M` | gateway only: waits until no request is under way to any of these instances: 200 `{"under_way": 0}`, or after M milliseconds 408 with `code`, `message` and `under_way` |
+//!
+//! [`applied`], [`drained`] and [`status`] are the client's side. A drain is waited for once the table without the instances is
+//! applied; before that, new requests would keep coming.
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,6 +31,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use crate::gateway::UnderWay;
 use crate::projection::{now, stopped};
 
 /// What the process is and what it serves.
@@ -88,6 +94,12 @@ pub enum ControlError {
         /// What it had applied.
         applied: Revision,
     },
+    /// Requests are still under way to the instances.
+    #[error("{requests} requests are still under way when the time to drain is over")]
+    StillUnderWay {
+        /// How many.
+        requests: usize,
+    },
     /// It answered with something else.
     #[error("unexpected answer: {0}")]
     Unexpected(String),
@@ -102,6 +114,31 @@ pub async fn status(socket: &Path, timeout: Duration) -> Result<Status, ControlE
     let (status, body) = get(socket, "/status", timeout).await?;
     match serde_json::from_slice(&body) {
         Ok(answer) if status == StatusCode::OK => Ok(answer),
+        _ => Err(unexpected(status, &body)),
+    }
+}
+
+/// Waits until the gateway has no request under way to any of these instances.
+///
+/// # Errors
+///
+/// [`ControlError::StillUnderWay`] if there are some after `timeout`, [`ControlError::Silent`] if nobody answers.
+pub async fn drained(
+    socket: &Path,
+    backends: &[SocketAddr],
+    timeout: Duration,
+) -> Result<(), ControlError> {
+    let mut path = format!("/drained?timeout_ms={}", timeout.as_millis());
+    for backend in backends {
+        path.push_str(&format!("&backend={backend}"));
+    }
+    let (status, body) = get(socket, &path, timeout + Duration::from_secs(1)).await?;
+    let answer: Result<Drained, _> = serde_json::from_slice(&body);
+    match (status, answer) {
+        (StatusCode::OK, _) => Ok(()),
+        (StatusCode::REQUEST_TIMEOUT, Ok(answer)) => {
+            Err(ControlError::StillUnderWay { requests: answer.under_way })
+        }
         _ => Err(unexpected(status, &body)),
     }
 }
@@ -214,6 +251,7 @@ impl ControlSocket {
     pub(crate) async fn serve(
         self,
         status: watch::Receiver<Status>,
+        under_way: Option<Arc<UnderWay>>,
         mut shutdown: watch::Receiver<bool>,
     ) {
         loop {
@@ -229,11 +267,11 @@ impl ControlSocket {
                     }
                 },
             };
-            let status = status.clone();
+            let (status, under_way) = (status.clone(), under_way.clone());
             tokio::spawn(async move {
                 let service = service_fn(|request: Request<hyper::body::Incoming>| {
-                    let status = status.clone();
-                    async move { Ok::<_, Infallible>(answer(&request, status).await) }
+                    let (status, under_way) = (status.clone(), under_way.clone());
+                    async move { Ok::<_, Infallible>(answer(&request, status, under_way).await) }
                 });
                 let connection = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
@@ -258,7 +296,11 @@ impl Drop for ControlSocket {
 
 type Answer = Response<Full<Bytes>>;
 
-async fn answer<B>(request: &Request<B>, status: watch::Receiver<Status>) -> Answer {
+async fn answer<B>(
+    request: &Request<B>,
+    status: watch::Receiver<Status>,
+    under_way: Option<Arc<UnderWay>>,
+) -> Answer {
     match (request.method().as_str(), request.uri().path()) {
         ("GET", "/status") => {
             let mut status = status.borrow().clone();
@@ -271,11 +313,25 @@ async fn answer<B>(request: &Request<B>, status: watch::Receiver<Status>) -> Ans
             Ok(wanted) => wait_applied(wanted, status).await,
             Err(error) => refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST", &error),
         },
+        ("GET", "/drained") if under_way.is_some() => {
+            match (parse_drained(request.uri().query().unwrap_or("")), under_way) {
+                (Ok((backends, timeout)), Some(all)) => {
+                    wait_drained(&all, &backends, timeout).await
+                }
+                (Err(error), _) => refuse(StatusCode::BAD_REQUEST, "BAD_REQUEST", &error),
+                (Ok(_), None) => unreachable!("the guard has looked"),
+            }
+        }
         (_, "/status" | "/applied") => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "BAD_REQUEST", "only GET is answered here")
         }
         _ => refuse(StatusCode::NOT_FOUND, "NOT_FOUND", "there are /status and /applied"),
     }
+}
+
+#[derive(Deserialize)]
+struct Drained {
+    under_way: usize,
 }
 
 struct Wanted {
@@ -304,6 +360,41 @@ impl Wanted {
         }
         Ok(wanted)
     }
+}
+
+fn parse_drained(query: &str) -> Result<(Vec<SocketAddr>, Duration), String> {
+    let (mut backends, mut timeout) = (Vec::new(), Duration::ZERO);
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=').unwrap_or((pair, "")) {
+            ("backend", address) => {
+                backends.push(
+                    address
+                        .parse()
+                        .map_err(|_| format!("{address:?} is no address with a port"))?,
+                );
+            }
+            ("timeout_ms", millis) => {
+                let millis: u64 =
+                    millis.parse().map_err(|_| "timeout_ms must be a whole number")?;
+                timeout = Duration::from_millis(millis.min(3_600_000));
+            }
+            (name, _) => return Err(format!("{name:?} is no parameter of /drained")),
+        }
+    }
+    Ok((backends, timeout))
+}
+
+async fn wait_drained(all: &UnderWay, backends: &[SocketAddr], timeout: Duration) -> Answer {
+    if tokio::time::timeout(timeout, all.drained(backends)).await.is_ok() {
+        return json(StatusCode::OK, &serde_json::json!({ "under_way": 0 }));
+    }
+    let left = all.count(backends);
+    let body = serde_json::json!({
+        "code": "DRAIN_TIMEOUT",
+        "message": format!("{left} requests are still under way"),
+        "under_way": left,
+    });
+    json(StatusCode::REQUEST_TIMEOUT, &body)
 }
 
 async fn wait_applied(wanted: Wanted, mut status: watch::Receiver<Status>) -> Answer {

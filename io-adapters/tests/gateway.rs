@@ -561,3 +561,31 @@ async fn a_shutdown_lets_requests_finish() {
     assert_eq!(slow.await.unwrap().0, StatusCode::OK);
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn an_instance_is_drained_when_its_last_request_has_ended() {
+    let (old, new) = (Instance::start("old").await, Instance::start("new").await);
+    let (mut store, follow) = Store::new();
+    let gateway = Running::start(follow).await;
+    let to = |address| vec![("s", service(1, Some(("x.test", "/")), &[address]))];
+    let head = store.commit("n", to(old.address)).await;
+    store.caught_up().await;
+    applied(&gateway.control, head).await;
+
+    let address = gateway.address;
+    let slow = tokio::spawn(async move { get(address, "x.test", "/slow").await });
+    while old.served.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let head = store.commit("n", to(new.address)).await;
+    applied(&gateway.control, head).await;
+    let drained = async |millis| {
+        control::drained(&gateway.control, &[old.address], Duration::from_millis(millis)).await
+    };
+    let error = drained(1).await.unwrap_err();
+    assert!(matches!(error, ControlError::StillUnderWay { requests: 1 }), "{error}");
+    drained(10_000).await.unwrap();
+    assert_eq!(slow.await.unwrap().0, StatusCode::OK, "it was let finish");
+    drained(0).await.unwrap();
+    gateway.stop().await;
+}

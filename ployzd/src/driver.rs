@@ -300,7 +300,7 @@ impl Ports {
                 if silent.is_empty() { Ok(None) } else { Err(silent.join("; ")) }
             }
             RoutesRequest::Drained { backends, within } => {
-                match Err::<(), String>(format!("{backends:?} {within}")) {
+                match control::drained(&self.gateway, &backends, within.duration()).await {
                     Ok(()) => Ok(None),
                     Err(error) => Err(format!("gateway: {error}")),
                 }

@@ -187,7 +187,7 @@ impl DnsServer {
             down,
             publish,
         ));
-        tasks.spawn(self.control.serve(watcher, stopping));
+        tasks.spawn(self.control.serve(watcher, None, stopping));
 
         let broken = tokio::select! {
             ended = server.block_until_done() => Some(ended),

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use proto_core::routing::{Backend, Commits, RouteTable, Target};
 
+use super::under_way::UnderWay;
+
 /// For how long a backend that refused a connection is asked last.
 const DOWN: Duration = Duration::from_secs(1);
 /// How many of those are remembered.
@@ -16,6 +18,7 @@ pub(super) struct Routes {
     /// `None` until there is something to serve.
     current: RwLock<Option<Arc<Routing>>>,
     down: Down,
+    pub(super) under_way: Arc<UnderWay>,
 }
 
 /// A table with the turns of its targets.

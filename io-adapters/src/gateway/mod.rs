@@ -23,6 +23,7 @@
 
 mod balance;
 mod proxy;
+mod under_way;
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,6 +46,7 @@ use tokio::task::JoinSet;
 
 use self::balance::Routes;
 use self::proxy::Proxy;
+pub(crate) use self::under_way::UnderWay;
 use crate::control::{ControlSocket, Status};
 
 /// What a gateway is started with.
@@ -210,6 +212,7 @@ impl Gateway {
         let routes = Arc::new(Routes::default());
         let proxy =
             Arc::new(http_proxy(&self.server_conf(), Proxy::new(routes.clone(), &self.config)));
+        let under_way = routes.under_way.clone();
         let listen = self.addresses.iter().map(ToString::to_string).collect();
         let (status, watcher) =
             watch::channel(Status::new("gateway", listen, self.projection.status()));
@@ -236,7 +239,7 @@ impl Gateway {
             down,
             publish,
         ));
-        tasks.spawn(self.control.serve(watcher, stopping.clone()));
+        tasks.spawn(self.control.serve(watcher, Some(under_way), stopping.clone()));
         let permits = Arc::new(Semaphore::new(self.config.max_connections as usize));
         for listener in self.listeners {
             tasks.spawn(accept(listener, proxy.clone(), permits.clone(), stopping.clone()));

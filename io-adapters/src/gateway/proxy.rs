@@ -12,10 +12,11 @@ use pingora_core::upstreams::peer::{HttpPeer, Peer};
 use pingora_core::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
-use proto_core::routing::{Conflict, RouteMiss, Target};
+use proto_core::routing::{Backend, Conflict, RouteMiss, Target};
 
 use super::GatewayConfig;
 use super::balance::{Routes, Routing};
+use super::under_way::Guard;
 
 /// How often a request is tried, over all instances.
 pub(super) const MAX_ATTEMPTS: usize = 8;
@@ -40,6 +41,8 @@ pub(super) struct Context {
     /// No pooled connection: one has failed it already, or it must not be sent twice.
     fresh: bool,
     upgrade: bool,
+    /// Counts it at the instance that it goes to.
+    under_way: Option<Guard>,
 }
 
 /// An answer of the gateway's own.
@@ -72,6 +75,27 @@ impl Proxy {
         match routing.table.resolve(host, request.uri.path()).cloned() {
             Ok(target) => Ok((routing, target)),
             Err(miss) => Err(Refusal::from(&miss)),
+        }
+    }
+}
+
+impl Proxy {
+    /// The instance whose turn it is, counted as under way from before it is certain that the table still has it: whoever
+    /// waits for it to drain either sees the count, or has changed the table before this looks at it.
+    fn choose(&self, request: &RequestHeader, ctx: &mut Context) -> Option<Backend> {
+        loop {
+            let (routing, target) = ctx.target.clone()?;
+            let backend = self.routes.choose(&routing, &target, &ctx.tried)?.clone();
+            ctx.under_way = Some(self.routes.under_way.begin(backend.address));
+            let current = self.routes.current();
+            if current.is_none_or(|current| Arc::ptr_eq(&current, &routing)) {
+                return Some(backend);
+            }
+            let Ok(found) = self.route(request) else {
+                // The route went away while the request came in; it goes where it was to go.
+                return Some(backend);
+            };
+            ctx.target = Some(found);
         }
     }
 }
@@ -143,11 +167,7 @@ impl ProxyHttp for Proxy {
                 ctx.target = Some(found);
             }
         }
-        let backend = ctx
-            .target
-            .as_ref()
-            .and_then(|(routing, target)| self.routes.choose(routing, target, &ctx.tried));
-        let Some(backend) = backend else {
+        let Some(backend) = self.choose(session.req_header(), ctx) else {
             return Error::e_explain(ErrorType::ConnectError, "every instance was tried");
         };
         let mut peer = HttpPeer::new(backend.address, false, String::new());
