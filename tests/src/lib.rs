@@ -1,4 +1,5 @@
 //! What the end-to-end tests share: real parts, started and cleaned up.
 
 pub mod docker;
+pub mod lab;
 pub mod nats_server;
