@@ -12,7 +12,10 @@ SCENARIO ?=
 SEED ?= $(shell date +%s)
 RUNS ?= 2000
 
-.PHONY: help setup build test check demo lab bench sim
+.PHONY: help setup build test check demo lab lab-parts bench sim
+
+# What the lab runs as ployzd.
+export PLOYZD ?= $(CURDIR)/target/lab/release/ployzd
 
 help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
@@ -35,14 +38,18 @@ check:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps --workspace
 	scripts/check-core-dependencies.sh
 
-test: setup check
+test: setup check lab-parts
 	scripts/with-docker.sh $(CARGO) test --locked --workspace -- $(TEST_FLAGS)
 	$(MAKE) lab
 
 demo:
 	scripts/demo.sh
 
-lab: setup
+# The daemon that can be killed at each of its effects.
+lab-parts: setup
+	$(CARGO) build --release --locked -p ployzd --features failpoints --target-dir target/lab
+
+lab: lab-parts
 	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin lab -- $(SCENARIO)
 
 bench:

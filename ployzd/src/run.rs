@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use io_adapters::files;
-use io_adapters::nats::{Bus, Credentials, Link, Store};
+use io_adapters::nats::{Bus, Credentials, Incomings, Link, Store};
 use proto_core::Outcome;
 use proto_core::coordination::participant::FenceFile;
 use proto_core::daemon::{Node, NodeConfig};
@@ -126,8 +126,18 @@ async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
     });
     let server = tokio::spawn(api::serve(listener, Arc::clone(&api)));
     sidecars.keep();
-    tokio::spawn(listen(Bus::new(participant), config.clone(), driver.clone()));
-    tokio::spawn(found(coordinator, store, runtime.clone(), config.clone(), Arc::clone(&events)));
+    let incoming = Bus::new(participant).serve(&config.machine.id);
+    let mut listening = incoming.listening();
+    tokio::spawn(take_commands(incoming, driver.clone()));
+    let founding = (coordinator, store, runtime.clone(), config.clone(), Arc::clone(&events));
+    tokio::spawn(async move {
+        let (coordinator, store, runtime, config, events) = founding;
+        found(coordinator, store, runtime, config, &events).await;
+        // An operation that is asked for now needs the machine's answers. It fails only with the runtime.
+        if listening.wait_for(|listening| *listening).await.is_ok() {
+            events.publish("READY", "daemon", "store and runtime are there");
+        }
+    });
     let request = tokio::select! {
         request = stopped.recv() => request.unwrap_or_default(),
         () = crate::roles::terminated()? => api::Shutdown::default(),
@@ -157,8 +167,7 @@ fn open(config: &Config, user: &str) -> anyhow::Result<Link> {
 }
 
 /// Takes the commands of this machine.
-async fn listen(bus: Bus, config: Config, driver: driver::Handle) {
-    let mut incoming = bus.serve(&config.machine.id);
+async fn take_commands(mut incoming: Incomings, driver: driver::Handle) {
     while let Some(request) = incoming.next().await {
         match serde_json::from_slice(&request.payload) {
             Ok(command) => driver.command(command, request.replier),
@@ -169,10 +178,10 @@ async fn listen(bus: Bus, config: Config, driver: driver::Handle) {
 }
 
 /// Makes the bucket, the facts of a new cluster and the runtime's network, as soon as that can be done.
-async fn found(link: Link, store: Store, runtime: Runtime, config: Config, events: Arc<Events>) {
+async fn found(link: Link, store: Store, runtime: Runtime, config: Config, events: &Events) {
     let mut told = String::new();
     loop {
-        let result = try_found(&link, &store, &runtime, &config, &events).await;
+        let result = try_found(&link, &store, &runtime, &config, events).await;
         let Err(error) = result else { return };
         let error = format!("{error:#}");
         if error != told {
@@ -238,7 +247,6 @@ async fn try_found(
         }
     }
     runtime.prepare(config).await?;
-    events.publish("READY", "daemon", "store and runtime are there");
     Ok(())
 }
 

@@ -20,6 +20,7 @@ use proto_core::digest::Digest;
 use proto_core::services::{
     Component, Decision, Effect, Identity, Input, Observed, ProcessState, Record, Supervisor, adopt,
 };
+use tokio::task::JoinHandle;
 
 use crate::clock;
 use crate::config::Config;
@@ -38,6 +39,7 @@ pub(crate) struct Sidecars {
     program: PathBuf,
     events: Arc<Events>,
     running: Mutex<BTreeMap<Component, ProcessIdentity>>,
+    keepers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// How a sidecar is started.
@@ -48,14 +50,15 @@ struct Start {
 
 impl Sidecars {
     pub(crate) fn new(config: Config, program: PathBuf, events: Arc<Events>) -> Self {
-        Self { config, program, events, running: Mutex::default() }
+        Self { config, program, events, running: Mutex::default(), keepers: Mutex::default() }
     }
 
     /// Adopts or starts every sidecar, and restarts those that die, for as long as the daemon runs.
     pub(crate) fn keep(self: &Arc<Self>) {
+        let mut keepers = self.keepers.lock().unwrap_or_else(PoisonError::into_inner);
         for component in Component::ALL {
             let this = Arc::clone(self);
-            tokio::spawn(async move { this.keep_one(component).await });
+            keepers.push(tokio::spawn(async move { this.keep_one(component).await }));
         }
     }
 
@@ -64,8 +67,19 @@ impl Sidecars {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ends every sidecar. The daemon must not keep them any more.
+    /// Ends every sidecar, and no longer keeps them.
     pub(crate) async fn stop(&self) -> anyhow::Result<()> {
+        let keepers =
+            std::mem::take(&mut *self.keepers.lock().unwrap_or_else(PoisonError::into_inner));
+        for keeper in keepers {
+            keeper.abort();
+            // Until it has ended it may be about to start one. Nothing is between a start and its record that could be broken off.
+            if let Err(error) = keeper.await
+                && !error.is_cancelled()
+            {
+                tracing::error!(%error, "the keeper of a sidecar");
+            }
+        }
         // Gateway and DNS first: they follow the store.
         for component in [Component::Gateway, Component::Dns, Component::Nats] {
             if let Some(record) = self.recorded(component)? {

@@ -25,7 +25,7 @@ use super::client::Api;
 use super::{Parts, RuntimeParts};
 
 /// Where the workload is reached.
-pub const HOST: &str = "web.lab.test";
+pub(super) const HOST: &str = "web.lab.test";
 const SIDECARS: [&str; 3] = ["nats", "gateway", "dns"];
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -350,11 +350,7 @@ impl Cluster {
                 interval: Span::from_millis(100),
                 ..Readiness::new(Probe::Http { path: "/healthz".into(), port: "http".into() })
             }),
-            rollout: Rollout {
-                strategy: Strategy::Rolling,
-                batch: 1,
-                drain: Span::from_secs(5),
-            },
+            rollout: Rollout { strategy: Strategy::Rolling, batch: 1, drain: Span::from_secs(5) },
             on_failure: OnFailure::Abort,
         }
     }
@@ -425,8 +421,7 @@ impl Cluster {
 }
 
 /// A deploy of the lab's namespace with this one service.
-#[must_use]
-pub fn submission(service: ServiceSpec) -> Submission {
+pub(super) fn submission(service: ServiceSpec) -> Submission {
     let namespace = Namespace::new("lab").expect("a name");
     let name = ServiceName::new("web").expect("a name");
     let manifest = Manifest { namespace, services: [(name, service)].into() };

@@ -40,7 +40,8 @@ pub(super) async fn kill_under_load(lab: Lab<'_>) -> anyhow::Result<()> {
     let seen = format!("SIDECAR_ADOPTED of {}", adopted.join(", "));
     report.check("kill-under-load: the sidecars are adopted", true, seen);
     let after = cluster.processes().await?;
-    let pids: Vec<_> = after.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
+    let pids: Vec<_> =
+        after.iter().map(|(name, process)| format!("{name} {}", process.pid)).collect();
     report.check(
         "kill-under-load: every process is the same, by pid and start time",
         before == after && after.len() == 5,

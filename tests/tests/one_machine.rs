@@ -1,0 +1,35 @@
+//! The lab's scenarios in their short form.
+
+use tests::lab::{Extent, Parts, Report, SCENARIOS, run};
+
+/// Runs one and fails with what it printed of its failures.
+fn short(name: &str) {
+    let parts = match Parts::find() {
+        Ok(parts) => parts,
+        Err(error) => {
+            eprintln!("skipped: {error:#}");
+            return;
+        }
+    };
+    let scenario = SCENARIOS.iter().find(|scenario| scenario.name == name).expect("its name");
+    let mut report = Report::default();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(run(scenario, &parts, Extent::Short, &mut report));
+    assert!(report.failures().is_empty(), "{}", report.failures().join("\n"));
+    assert!(report.passed() > 0, "nothing was checked");
+}
+
+#[test]
+fn the_daemon_is_killed_under_load_and_nobody_notices() {
+    short("kill-under-load");
+}
+
+#[test]
+fn updates_under_load_lose_no_request() {
+    short("updates");
+}
+
+#[test]
+fn going_back_is_a_commit_and_staying_is_none() {
+    short("a-b-a");
+}
