@@ -50,6 +50,7 @@ lab-parts: setup
 	$(CARGO) build --release --locked -p ployzd --features failpoints --target-dir target/lab
 
 lab: lab-parts
+	$(CARGO) build --release --locked -p tests --bins
 	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin lab -- $(SCENARIO)
 
 bench:
