@@ -1,6 +1,6 @@
 //! One machine's side of every operation: fence, journal, inspect, act, verify.
 //!
-//! A command becomes a [`Job`]. A job that changes an instance goes: wait for its turn → raise the floor and journal,
+//! A command becomes a job. A job that changes an instance goes: wait for its turn → raise the floor and journal,
 //! written and synced → inspect → act → inspect again → reply. Three rules keep it safe:
 //!
 //! * **The fence.** A command whose epoch is below the floor of its scope is refused; a job that is under way when the floor

@@ -1,7 +1,7 @@
 //! The deploy planner: from a request, the facts and what the machines say, to a [`Plan`] or a refusal.
 //!
 //! Every change of a namespace is planned here (deploy, scale, restart, stop, rollback, removal): they differ only in what the
-//! services shall be ([`target`]); what must be done to get there is one question ([`steps`]).
+//! services shall be (`target`); what must be done to get there is one question (`steps`).
 
 mod addresses;
 mod steps;
