@@ -33,3 +33,33 @@ fn updates_under_load_lose_no_request() {
 fn going_back_is_a_commit_and_staying_is_none() {
     short("a-b-a");
 }
+
+#[test]
+fn a_deploy_that_was_killed_at_an_effect_is_completed_by_the_same_deploy() {
+    short("kill-at-every-effect");
+}
+
+#[test]
+fn a_deploy_that_was_killed_at_some_instant_is_completed_by_the_same_deploy() {
+    short("kill-at-random");
+}
+
+#[test]
+fn requests_are_served_while_the_store_is_away() {
+    short("store-away");
+}
+
+#[test]
+fn only_a_changed_sidecar_is_made_anew() {
+    short("adoption");
+}
+
+#[test]
+fn a_deploy_that_cannot_work_is_undone_and_says_why() {
+    short("faults");
+}
+
+#[test]
+fn a_malformed_configuration_is_refused_with_its_line() {
+    short("configuration");
+}

@@ -118,6 +118,23 @@ impl Cluster {
         Ok(())
     }
 
+    /// Runs the daemon until it ends by itself: its exit code and what it said.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end within half a minute.
+    pub async fn run_to_the_end(&self) -> anyhow::Result<(Option<i32>, String)> {
+        let output = tokio::process::Command::new(&self.parts.ployzd)
+            .args(["run", "--config"])
+            .arg(self.directory.join("ployzd.toml"))
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(PATIENCE, output).await.context("it does not end")??;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+    }
+
     /// Waits until the daemon says that store and runtime are there.
     ///
     /// # Errors

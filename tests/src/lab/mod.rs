@@ -10,6 +10,8 @@
 
 mod client;
 mod cluster;
+mod crashes;
+mod faults;
 mod load;
 mod report;
 mod survival;
@@ -154,6 +156,36 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "a-b-a",
         shows: "v1, v2, v1: three commits; the last one again changes nothing",
         run: |lab| Box::pin(updates::there_and_back(lab)),
+    },
+    Scenario {
+        name: "kill-at-every-effect",
+        shows: "kill -9 of ployzd before and after each effect of a deploy: the same deploy again completes it",
+        run: |lab| Box::pin(crashes::at_every_effect(lab)),
+    },
+    Scenario {
+        name: "kill-at-random",
+        shows: "kill -9 of ployzd at random instants of a deploy",
+        run: |lab| Box::pin(crashes::at_random_instants(lab)),
+    },
+    Scenario {
+        name: "store-away",
+        shows: "nats-server stopped, and killed, under load: no failed request, a deploy is refused, then it works",
+        run: |lab| Box::pin(survival::store_away(lab)),
+    },
+    Scenario {
+        name: "adoption",
+        shows: "a changed sidecar is made anew, exactly that one; a reused pid is left alone",
+        run: |lab| Box::pin(survival::adoption(lab)),
+    },
+    Scenario {
+        name: "faults",
+        shows: "deploys that cannot work are undone and say why; two at once; cancel",
+        run: |lab| Box::pin(faults::all(lab)),
+    },
+    Scenario {
+        name: "configuration",
+        shows: "a malformed configuration: exit 2, with the line",
+        run: |lab| Box::pin(faults::malformed_configuration(lab)),
     },
 ];
 

@@ -2,6 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::{Context as _, ensure};
+use io_adapters::process::ProcessIdentity;
+use proto_core::api::OperationResult;
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::cluster::HOST;
 use super::{Lab, Load};
 
@@ -48,4 +53,156 @@ pub(super) async fn kill_under_load(lab: Lab<'_>) -> anyhow::Result<()> {
         pids.join(", "),
     );
     Ok(())
+}
+
+/// nats-server stopped (SIGSTOP), then killed, under load.
+pub(super) async fn store_away(lab: Lab<'_>) -> anyhow::Result<()> {
+    let away = lab.choose(Duration::from_secs(5), Duration::from_secs(60));
+    let Lab { cluster, report, .. } = lab;
+    cluster.deployed(cluster.service("v1", 2)).await?;
+    let nats = cluster.sidecars().await?.remove("nats").context("nats is there")?;
+    let load = Load::start(cluster.gateway, HOST);
+    signal(&nats, Signal::STOP)?;
+    let begun = Instant::now();
+    let deploy = cluster.deploy(cluster.service("v2", 2));
+    let during = tokio::time::timeout(Duration::from_secs(90), deploy).await;
+    tokio::time::sleep(away.saturating_sub(begun.elapsed())).await;
+    let stopped_for = begun.elapsed();
+    // Also if the deploy failed: a process that is stopped takes no SIGTERM.
+    signal(&nats, Signal::CONT)?;
+    let during = during.context("a deploy hangs while the store is away")??;
+    let told = match &during {
+        Some(OperationResult::Refused { error }) => error.code == "STORE_AWAY",
+        Some(OperationResult::Unknown { .. } | OperationResult::Interrupted { .. }) => true,
+        _ => false,
+    };
+    report.check(
+        "store-away: a deploy meanwhile is refused or unknown",
+        told,
+        format!("{during:?}"),
+    );
+    let after = deploy_again(cluster, "v2").await?;
+    report.check("store-away: afterwards it works", true, after);
+
+    let nats = cluster.sidecars().await?.remove("nats").context("nats is there")?;
+    let killed = Instant::now();
+    signal(&nats, Signal::KILL)?;
+    let event = cluster.event("SIDECAR_DIED", "nats").await?;
+    let next = loop {
+        let now = cluster.sidecars().await?.remove("nats").context("nats is there")?;
+        if now != nats {
+            break now;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let took = killed.elapsed();
+    report.check(
+        "store-away: nats-server is started again within 2 s of its death",
+        took < Duration::from_secs(2),
+        format!("process {} after {} ms; {}", next.pid, took.as_millis(), event.message),
+    );
+    let after = deploy_again(cluster, "v3").await?;
+    report.check("store-away: after its death it works", true, after);
+    let tally = load.finish().await;
+    let seen = format!("stopped for {} s, then killed: {tally}", stopped_for.as_secs());
+    report.check("store-away: no failed request", tally.failed == 0, seen);
+    Ok(())
+}
+
+/// The same deploy until it is committed, as an operator would repeat it; says how often it took.
+async fn deploy_again(cluster: &super::Cluster, version: &str) -> anyhow::Result<String> {
+    let begun = Instant::now();
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let result = cluster.deploy(cluster.service(version, 2)).await?;
+        if let Some(
+            OperationResult::Committed { commit, .. } | OperationResult::AlreadyDone { commit },
+        ) = result
+        {
+            let left = cluster.leftovers().await?;
+            ensure!(left.is_empty(), "left: {left:?}");
+            let ms = begun.elapsed().as_millis();
+            return Ok(format!(
+                "commit {commit} at attempt {attempt}, after {ms} ms, no leftovers"
+            ));
+        }
+        ensure!(begun.elapsed() < Duration::from_secs(30), "still {result:?}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+fn signal(process: &ProcessIdentity, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(process.pid)?).context("pid 0")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// Each part of a sidecar's identity changed alone; and a record whose pid is somebody else's now.
+pub(super) async fn adoption(lab: Lab<'_>) -> anyhow::Result<()> {
+    let Lab { cluster, report, .. } = lab;
+    let path = cluster.directory.join("ployzd.toml");
+    let old = format!("127.0.0.1:{}", cluster.gateway);
+    let text = std::fs::read_to_string(&path)?;
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    std::fs::write(&path, text.replace(&old, &format!("127.0.0.1:{port}")))?;
+    cluster.gateway = port;
+    only_changes(cluster, report, "gateway", "config").await?;
+
+    let text = std::fs::read_to_string(&path)?;
+    let line = text.lines().find(|line| line.starts_with("server = ")).context("nats.server")?;
+    let server = line.trim_start_matches("server = ").trim_matches('"').to_owned();
+    let copy = cluster.directory.join("nats-server");
+    let mut bytes = std::fs::read(&server)?;
+    bytes.push(0);
+    std::fs::write(&copy, bytes)?;
+    std::fs::set_permissions(&copy, std::fs::metadata(&server)?.permissions())?;
+    std::fs::write(&path, text.replace(&server, &copy.display().to_string()))?;
+    only_changes(cluster, report, "nats", "binary").await?;
+
+    // As after a reboot, or when pids ran round: the record's pid is somebody else's.
+    let mut stranger = std::process::Command::new("sleep").arg("60").spawn()?;
+    let result = reused_pid(cluster, stranger.id()).await;
+    let lives = stranger.try_wait()?.is_none();
+    stranger.kill()?;
+    stranger.wait()?;
+    let seen = result?;
+    report.check("adoption: a reused pid is left alone", lives, seen);
+    Ok(())
+}
+
+/// Restarts the daemon; exactly this sidecar must be another process, and an event must name the part.
+async fn only_changes(
+    cluster: &mut super::Cluster,
+    report: &mut super::Report,
+    name: &str,
+    part: &str,
+) -> anyhow::Result<()> {
+    let before = cluster.sidecars().await?;
+    cluster.restart().await?;
+    let event = cluster.event("SIDECAR_DRIFTED", name).await?;
+    let after = cluster.sidecars().await?;
+    let changed: Vec<_> = after.iter().filter(|(key, process)| before[*key] != **process).collect();
+    let only = changed.len() == 1 && changed[0].0 == name;
+    let names: Vec<_> = changed.iter().map(|(name, _)| name.as_str()).collect();
+    report.check(
+        &format!("adoption: another {part} of {name} makes exactly that one new"),
+        only && event.message.contains(part),
+        format!("new: {names:?}; {}", event.message),
+    );
+    Ok(())
+}
+
+async fn reused_pid(cluster: &mut super::Cluster, stranger: u32) -> anyhow::Result<String> {
+    let dns = cluster.sidecars().await?.remove("dns").context("dns is there")?;
+    cluster.kill()?;
+    signal(&dns, Signal::KILL)?;
+    let path = cluster.directory.join("sidecars/dns.json");
+    let mut record: serde_json::Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+    record["pid"] = stranger.into();
+    std::fs::write(&path, serde_json::to_vec(&record)?)?;
+    cluster.run(&[]).await?;
+    let event = cluster.event("SIDECAR_STARTED", "dns").await?;
+    let new = cluster.sidecars().await?.remove("dns").context("dns is there")?;
+    ensure!(new.pid != stranger, "the stranger was adopted");
+    Ok(format!("dns is process {} now ({}); process {stranger} goes on", new.pid, event.message))
 }
