@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tests::lab::{Extent, Parts, Report, SCENARIOS, Scenario, run, say};
+use tests::docker::TestDocker;
+use tests::lab::{Extent, LabImage, Parts, Report, RuntimeParts, SCENARIOS, Scenario, run, say};
 
 /// Scenarios on real parts.
 #[derive(Debug, clap::Parser)]
@@ -13,9 +14,22 @@ struct Args {
     /// Says what there is.
     #[arg(long)]
     list: bool,
+    /// What runs the workloads.
+    #[arg(long, value_enum, default_value = "auto")]
+    runtime: Runtime,
     /// Runs the short form, as `cargo test` does.
     #[arg(long)]
     short: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Runtime {
+    /// Docker where there is an engine or one can be started, else processes.
+    Auto,
+    /// A Docker engine, or nothing.
+    Docker,
+    /// Processes of the host.
+    Process,
 }
 
 #[tokio::main]
@@ -34,13 +48,32 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let parts = match Parts::find() {
+    let mut parts = match Parts::find() {
         Ok(parts) => parts,
         Err(error) => {
             eprintln!("{error:#}");
             return ExitCode::from(2);
         }
     };
+    let docker = match args.runtime {
+        Runtime::Process => None,
+        Runtime::Auto | Runtime::Docker => TestDocker::connect_or_start(),
+    };
+    if docker.is_none() && args.runtime == Runtime::Docker {
+        return ExitCode::from(2);
+    }
+    let image = match docker.as_ref().map(|docker| LabImage::build(docker, &parts.app)).transpose()
+    {
+        Ok(image) => image,
+        Err(error) => {
+            eprintln!("the image of the workload: {error:#}");
+            return ExitCode::from(2);
+        }
+    };
+    if let (Some(docker), Some(image)) = (&docker, &image) {
+        let socket = docker.socket().to_owned();
+        parts.runtime = RuntimeParts::Docker { socket, image: image.name.clone() };
+    }
     say(&parts.to_string());
     let extent = if args.short { Extent::Short } else { Extent::Full };
     let mut report = Report::default();

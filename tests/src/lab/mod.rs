@@ -12,6 +12,7 @@ mod client;
 mod cluster;
 mod crashes;
 mod faults;
+mod image;
 mod load;
 mod report;
 mod survival;
@@ -25,6 +26,7 @@ use anyhow::{Context as _, ensure};
 
 pub use client::{Api, Running, get_through};
 pub use cluster::Cluster;
+pub use image::LabImage;
 pub use load::{Load, Tally};
 pub use report::{Report, say};
 
