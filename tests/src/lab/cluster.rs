@@ -372,6 +372,12 @@ impl Cluster {
         }
     }
 
+    /// Whether workloads are made from images.
+    #[must_use]
+    pub fn uses_images(&self) -> bool {
+        matches!(self.parts.runtime, RuntimeParts::Docker { .. })
+    }
+
     /// Deploys the service and waits for the end. `None` if the daemon died meanwhile.
     ///
     /// # Errors

@@ -35,6 +35,21 @@ pub(super) async fn all(mut lab: Lab<'_>) -> anyhow::Result<()> {
     let seen = format!("{}: {} ({} log lines)", error.code, error.message, error.logs.len());
     check(&mut lab, "readiness that never comes", error.code == "NOT_READY" && logs, seen).await?;
 
+    if lab.cluster.uses_images() {
+        let mut service = lab.cluster.service("nowhere", 1);
+        service.workload.image = "ployz-lab-there-is-none:1".to_owned();
+        let result = lab.cluster.deploy(service).await?;
+        let error = match &result {
+            Some(OperationResult::Refused { error } | OperationResult::Aborted { error, .. }) => {
+                error
+            }
+            other => bail!("an image that is not there: {other:?}"),
+        };
+        let told = error.code == "IMAGE_MISSING" && error.message.contains("there-is-none");
+        let seen = format!("{}: {}", error.code, error.message);
+        check(&mut lab, "an image that is not there", told, seen).await?;
+    }
+
     two_at_once(&mut lab).await
 }
 
