@@ -19,11 +19,17 @@ chmod 755 "$root"
 cp "$busybox" "$root/bin/busybox"
 for applet in sh httpd ls cat wget sleep; do ln -s busybox "$root/bin/$applet"; done
 echo ok >"$root/www/healthz"
+# The first process of a container is not ended by a signal that it does not handle, and httpd handles none.
+cat >"$root/serve" <<'SERVE'
+httpd -f -p 8080 -h /www &
+trap 'kill $!' TERM INT
+wait
+SERVE
 
 for version; do
     echo "hello from $version" >"$root/www/index.html"
     tar -C "$root" --owner=0 --group=0 -cf - . | docker import \
-        --change 'CMD ["/bin/httpd", "-f", "-p", "8080", "-h", "/www"]' \
+        --change 'CMD ["/bin/sh", "/serve"]' \
         --message "ployz example, $version" - "ployz-demo:$version" >/dev/null
     echo "built ployz-demo:$version"
 done
