@@ -152,11 +152,17 @@ pub(super) async fn adoption(lab: Lab<'_>) -> anyhow::Result<()> {
     let line = text.lines().find(|line| line.starts_with("server = ")).context("nats.server")?;
     let server = line.trim_start_matches("server = ").trim_matches('"').to_owned();
     let copy = cluster.directory.join("nats-server");
-    let mut bytes = std::fs::read(&server)?;
-    bytes.push(0);
-    std::fs::write(&copy, bytes)?;
-    std::fs::set_permissions(&copy, std::fs::metadata(&server)?.permissions())?;
+    std::fs::copy(&server, &copy)?;
     std::fs::write(&path, text.replace(&server, &copy.display().to_string()))?;
+    only_changes(cluster, report, "nats", "arguments").await?;
+
+    // The file of a program that runs cannot be written; another one can take its name.
+    let mut bytes = std::fs::read(&copy)?;
+    bytes.push(0);
+    let other = cluster.directory.join("nats-server.new");
+    std::fs::write(&other, bytes)?;
+    std::fs::set_permissions(&other, std::fs::metadata(&copy)?.permissions())?;
+    std::fs::rename(&other, &copy)?;
     only_changes(cluster, report, "nats", "binary").await?;
 
     // As after a reboot, or when pids ran round: the record's pid is somebody else's.
@@ -186,7 +192,7 @@ async fn only_changes(
     let names: Vec<_> = changed.iter().map(|(name, _)| name.as_str()).collect();
     report.check(
         &format!("adoption: another {part} of {name} makes exactly that one new"),
-        only && event.message.contains(part),
+        only && event.message.contains(&format!(": {part}")) && !event.message.contains(','),
         format!("new: {names:?}; {}", event.message),
     );
     Ok(())
