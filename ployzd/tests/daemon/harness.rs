@@ -1,0 +1,183 @@
+//! A real daemon with real sidecars, on loopback and in a directory of its own; all of it ends with the value.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before the test gives up; machines that build meanwhile are slow.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const SIDECARS: [&str; 3] = ["nats", "gateway", "dns"];
+
+/// A cluster of one, founded and not yet started.
+pub(crate) struct Machine {
+    pub(crate) directory: tempfile::TempDir,
+    daemon: Option<Child>,
+}
+
+/// nats-server, or why the test is skipped.
+pub(crate) fn nats_server() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    let found = std::env::split_paths(&path).map(|d| d.join("nats-server")).find(|p| p.is_file());
+    if found.is_none() {
+        eprintln!("skipped: nats-server is not in PATH");
+    }
+    found
+}
+
+fn ployzd() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ployzd"))
+}
+
+impl Machine {
+    /// With a copy of nats-server of its own, which a test may change.
+    pub(crate) fn found(nats_server: &Path) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let own = directory.path().join("nats-server");
+        std::fs::copy(nats_server, &own).expect("a copy of nats-server");
+        // Free a moment ago; nats-server takes no port of 0.
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+        let mut init = ployzd();
+        init.args(["init", "--name", "test", "--runtime", "process", "--data-dir"])
+            .arg(directory.path())
+            .arg("--nats-server")
+            .arg(&own)
+            .args(["--gateway-listen", "127.0.0.1:0", "--dns-listen", "127.0.0.1:0"])
+            .args(["--nats-port", &port.port().to_string()]);
+        let output = init.output().expect("ployzd runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Self { directory, daemon: None }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Runs a daemon that is expected to refuse.
+    pub(crate) fn refusal(&self) -> Output {
+        ployzd().args(["run", "--config"]).arg(self.path("ployzd.toml")).output().expect("it runs")
+    }
+
+    /// Starts the daemon and follows its events.
+    pub(crate) fn start(&mut self) -> Events {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
+        let mut run = ployzd();
+        run.args(["run", "--config"]).arg(self.path("ployzd.toml"));
+        run.stdin(Stdio::null()).stderr(log.expect("a log file"));
+        self.daemon = Some(run.spawn().expect("ployzd runs"));
+        let began = Instant::now();
+        let stream = loop {
+            // The socket that a killed daemon left refuses until the new one has taken it over.
+            match UnixStream::connect(self.path("ployzd.sock")) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(began.elapsed() < PATIENCE, "{error}: {}", self.log()),
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        Events { lines: BufReader::new(ask(stream, "/v1/events?follow=true")) }
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut daemon) = self.daemon.take() {
+            daemon.kill().expect("it is ours");
+            daemon.wait().expect("it was killed");
+        }
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        let stream = UnixStream::connect(self.path("ployzd.sock")).expect("the API listens");
+        let mut answer = String::new();
+        ask(stream, "/v1/status").read_to_string(&mut answer).expect("an answer");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer of HTTP");
+        serde_json::from_str(body).expect("a status")
+    }
+
+    /// The process of each sidecar, with its start time, once all run.
+    pub(crate) fn sidecars(&self) -> [(i32, String); 3] {
+        let began = Instant::now();
+        loop {
+            let status = self.status();
+            let pids = SIDECARS.map(|name| {
+                let all = status["components"].as_array().expect("components");
+                let component = all.iter().find(|c| c["name"] == name).expect(name);
+                component["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok())
+            });
+            if let [Some(nats), Some(gateway), Some(dns)] = pids {
+                return [nats, gateway, dns].map(|pid| (pid, start_time(pid)));
+            }
+            assert!(began.elapsed() < PATIENCE, "{status}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+        for name in SIDECARS {
+            let record = std::fs::read(self.path(&format!("sidecars/{name}.json")));
+            let record: Option<Value> = record.ok().and_then(|r| serde_json::from_slice(&r).ok());
+            let pid = record.and_then(|r| i32::try_from(r["pid"].as_i64()?).ok());
+            if let Some(pid) = pid {
+                signal(pid, rustix::process::Signal::KILL);
+            }
+        }
+    }
+}
+
+/// The daemon's events, as they come.
+pub(crate) struct Events {
+    lines: BufReader<UnixStream>,
+}
+
+impl Events {
+    /// The next event about this component with this code.
+    pub(crate) fn wait(&mut self, component: &str, code: &str) -> Value {
+        let mut seen = String::new();
+        loop {
+            let mut line = String::new();
+            let read = self.lines.read_line(&mut line);
+            assert!(matches!(read, Ok(1..)), "no {code} of {component}, but\n{seen}");
+            // What is no event is the head of the answer, or the size of a chunk.
+            let Ok(event @ Value::Object(_)) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
+            if event["component"] == component && event["code"] == code {
+                return event;
+            }
+            seen.push_str(&line);
+        }
+    }
+}
+
+fn ask(mut stream: UnixStream, path: &str) -> UnixStream {
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: ployzd\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).expect("the daemon reads");
+    stream
+}
+
+/// When a process started, in the kernel's words.
+fn start_time(pid: i32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    let (_, after_name) = stat.rsplit_once(')').expect("a name in parentheses");
+    after_name.split_whitespace().nth(19).expect("a start time").to_owned()
+}
+
+/// Sends a signal to a process that this test started.
+pub(crate) fn signal(pid: i32, signal: rustix::process::Signal) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        // One that has ended needs none.
+        let _ = rustix::process::kill_process(pid, signal);
+    }
+}

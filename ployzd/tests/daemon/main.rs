@@ -1,0 +1,126 @@
+//! The daemon as a process, between real sidecars: what it refuses, what it adopts, what it starts anew.
+
+mod harness;
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use harness::{Machine, nats_server, signal};
+use rustix::process::Signal;
+
+#[test]
+fn what_cannot_be_started_is_refused_with_the_reason_and_exit_2() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    let config = machine.path("ployzd.toml");
+    let good = std::fs::read_to_string(&config).unwrap();
+    let refusal = |machine: &Machine, reason: &str| {
+        let output = machine.refusal();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(reason), "{reason} is not in {said}");
+    };
+
+    std::fs::write(&config, format!("colour = 1\n{good}")).unwrap();
+    refusal(&machine, "ployzd.toml:1:1: unknown field `colour`");
+    std::fs::write(&config, good.replace("\"single\"", "\"peer\"")).unwrap();
+    refusal(&machine, "unknown variant `peer`");
+    std::fs::write(&config, &good).unwrap();
+
+    let fence = machine.path("fence.json");
+    let aside = machine.path("fence.aside");
+    std::fs::rename(&fence, &aside).unwrap();
+    refusal(&machine, "fence.json is gone");
+    std::fs::rename(&aside, &fence).unwrap();
+
+    machine.start();
+    refusal(&machine, "another ployzd runs on");
+}
+
+#[test]
+fn a_restart_adopts_every_sidecar_but_those_that_drifted_and_names_the_part() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    machine.start().wait("daemon", "READY");
+    let [nats, gateway, dns] = machine.sidecars();
+
+    machine.kill();
+    let mut events = machine.start();
+    events.wait("daemon", "READY");
+    assert_eq!(machine.sidecars(), [nats.clone(), gateway.clone(), dns.clone()]);
+
+    // The configuration of one.
+    machine.kill();
+    let config = machine.path("ployzd.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("upstream = []", "upstream = [\"127.0.0.1:9\"]")).unwrap();
+    let drifted = machine.start().wait("dns", "SIDECAR_DRIFTED");
+    assert!(drifted["message"].as_str().unwrap().contains(": configuration changed"), "{drifted}");
+    let [same_nats, same_gateway, other_dns] = machine.sidecars();
+    assert_eq!((&same_nats, &same_gateway), (&nats, &gateway));
+    assert_ne!(other_dns, dns);
+
+    // The program of another; by rename, as nobody may write to one that runs.
+    machine.kill();
+    let (program, copy) = (machine.path("nats-server"), machine.path("nats-server.new"));
+    std::fs::copy(&program, &copy).unwrap();
+    std::fs::File::options().append(true).open(&copy).unwrap().write_all(b"\n").unwrap();
+    std::fs::rename(&copy, &program).unwrap();
+    let drifted = machine.start().wait("nats", "SIDECAR_DRIFTED");
+    assert!(drifted["message"].as_str().unwrap().contains(": binary changed"), "{drifted}");
+    let [other_nats, same_gateway, same_dns] = machine.sidecars();
+    assert_eq!((&same_gateway, &same_dns), (&gateway, &other_dns));
+    assert_ne!(other_nats, nats);
+}
+
+#[test]
+fn a_record_of_a_process_that_is_somebody_elses_by_now_leaves_that_process_alone() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    machine.start().wait("daemon", "READY");
+    let [_, (gateway, _), _] = machine.sidecars();
+    machine.kill();
+    // The pid is used again: this test's own process has it now.
+    signal(gateway, Signal::KILL);
+    let path = machine.path("sidecars/gateway.json");
+    let mut record: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    record["pid"] = std::process::id().into();
+    std::fs::write(&path, record.to_string()).unwrap();
+
+    machine.start().wait("gateway", "SIDECAR_STARTED");
+    let [_, (started, _), _] = machine.sidecars();
+    assert_ne!(started, gateway);
+    assert_ne!(u32::try_from(started).unwrap(), std::process::id());
+}
+
+#[test]
+fn a_sidecar_that_dies_is_started_again_within_two_seconds() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    let mut events = machine.start();
+    events.wait("daemon", "READY");
+    let before = machine.sidecars();
+    signal(before[1].0, Signal::KILL);
+    let killed = Instant::now();
+    events.wait("gateway", "SIDECAR_DIED");
+    events.wait("gateway", "SIDECAR_STARTED");
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+    let after = machine.sidecars();
+    assert_ne!(after[1], before[1]);
+    assert_eq!((&after[0], &after[2]), (&before[0], &before[2]));
+}
+
+#[test]
+fn with_a_store_that_does_not_answer_the_status_says_so() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    machine.start().wait("daemon", "READY");
+    assert_eq!(machine.status()["store"]["reachable"], true);
+    let [(nats, _), ..] = machine.sidecars();
+    signal(nats, Signal::STOP);
+    let status = machine.status();
+    signal(nats, Signal::CONT);
+    assert_eq!(status["store"]["reachable"], false, "{status}");
+    assert!(status["store"]["detail"].is_string(), "{status}");
+}
