@@ -6,6 +6,7 @@
 //! | `init` | founding a cluster |
 //! | `run` | the daemon: start, adoption, end |
 //! | `driver` | node ↔ adapters |
+//! | `program` | the digests of the sidecars' programs |
 //! | `sidecars` | nats-server, gateway and DNS as processes that are adopted or started |
 //! | `api` | HTTP over the unix socket |
 //! | `roles` | `ployzd gateway`, `ployzd dns` |
@@ -18,6 +19,7 @@ mod driver;
 mod events;
 mod failpoint;
 mod init;
+mod program;
 mod roles;
 mod run;
 mod runtime;

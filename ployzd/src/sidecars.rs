@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use crate::clock;
 use crate::config::Config;
 use crate::events::Events;
+use crate::program::Programs;
 use crate::roles::RoleConfig;
 
 /// How long a sidecar may take to end before it is killed.
@@ -40,6 +41,7 @@ pub(crate) struct Sidecars {
     events: Arc<Events>,
     running: Mutex<BTreeMap<Component, ProcessIdentity>>,
     keepers: Mutex<Vec<JoinHandle<()>>>,
+    programs: Programs,
 }
 
 /// How a sidecar is started.
@@ -50,7 +52,14 @@ struct Start {
 
 impl Sidecars {
     pub(crate) fn new(config: Config, program: PathBuf, events: Arc<Events>) -> Self {
-        Self { config, program, events, running: Mutex::default(), keepers: Mutex::default() }
+        Self {
+            config,
+            program,
+            events,
+            running: Mutex::default(),
+            keepers: Mutex::default(),
+            programs: Programs::default(),
+        }
     }
 
     /// Adopts or starts every sidecar, and restarts those that die, for as long as the daemon runs.
@@ -227,7 +236,7 @@ impl Sidecars {
         argv.push(path.into());
         let own = namespace()?;
         let identity = Identity {
-            binary: binary_digest(&program)?,
+            binary: self.programs.digest(&program)?,
             arguments: argv.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
             config: Digest::of_bytes(text.as_bytes()),
             network_namespace: own,
@@ -301,10 +310,4 @@ fn namespace() -> anyhow::Result<u64> {
     let meta = std::fs::metadata("/proc/self/ns/net")
         .context("/proc does not show the network namespace")?;
     Ok(meta.ino())
-}
-
-fn binary_digest(program: &Path) -> anyhow::Result<Digest> {
-    let bytes = std::fs::read(program)
-        .with_context(|| format!("the program {} cannot be read", program.display()))?;
-    Ok(Digest::of_bytes(&bytes))
 }
