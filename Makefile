@@ -15,7 +15,7 @@ RUNS ?= 2000
 .PHONY: help setup build test check demo lab lab-parts bench sim
 
 # What the lab runs as ployzd.
-export PLOYZD ?= $(CURDIR)/target/lab/release/ployzd
+export PLOYZD ?= $(CURDIR)/target/lab/debug/ployzd
 
 help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
@@ -38,20 +38,20 @@ check:
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps --workspace
 	scripts/check-core-dependencies.sh
 
+# The lab's short scenarios are among the tests; `make lab` runs the long ones.
 test: setup check lab-parts
 	scripts/with-docker.sh $(CARGO) test --locked --workspace -- $(TEST_FLAGS)
-	$(MAKE) lab
 
 demo:
 	scripts/demo.sh
 
 # The daemon that can be killed at each of its effects.
 lab-parts: setup
-	$(CARGO) build --release --locked -p ployzd --features failpoints --target-dir target/lab
+	$(CARGO) build --locked -p ployzd --features failpoints --target-dir target/lab
 
 lab: lab-parts
-	$(CARGO) build --release --locked -p tests --bins
-	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin lab -- $(SCENARIO)
+	$(CARGO) build --locked -p tests --bins
+	scripts/with-docker.sh $(CARGO) run --locked -p tests --bin lab -- $(SCENARIO)
 
 bench:
 	scripts/setup.sh bench
