@@ -42,6 +42,9 @@ enum Command {
         /// One JSON object a scenario.
         #[arg(long)]
         json: bool,
+        /// Writes a table between the marks of this page.
+        #[arg(long)]
+        write: Option<std::path::PathBuf>,
     },
     /// One run, drawn from a seed.
     Run {
@@ -136,9 +139,13 @@ fn run(command: Command) -> Result<bool, String> {
             }
             Ok(true)
         }
-        Command::Enumerate { op, budget, threads, within, keep_going, json } => {
+        Command::Enumerate { op, budget, threads, within, keep_going, json, write } => {
             let within = Duration::from_secs(within);
             let mut good = true;
+            let mut table = vec![
+                "| scenario | crashes | faults | schedules | violations | seconds |".to_owned(),
+                "|---|---|---|---|---|---|".to_owned(),
+            ];
             for name in names(&op) {
                 let Some(prepared) = prepare(&name)? else {
                     good = false;
@@ -154,6 +161,15 @@ fn run(command: Command) -> Result<bool, String> {
                 };
                 let found = enumerate(&prepared, &settings);
                 good &= found.broken == 0;
+                table.push(format!(
+                    "| {name} | {} | {} | {}{} | {} | {:.0} |",
+                    budget.crashes,
+                    budget.faults,
+                    found.schedules,
+                    if found.complete { "" } else { " (not all)" },
+                    found.broken,
+                    found.took.as_secs_f64()
+                ));
                 if json {
                     let object = json!({
                         "scenario": name, "crashes": budget.crashes, "faults": budget.faults,
@@ -178,6 +194,9 @@ fn run(command: Command) -> Result<bool, String> {
                 for report in found.examples.values() {
                     show(&name, report, &budget);
                 }
+            }
+            if let Some(page) = write {
+                write_between(&page, "enumerations", &table)?;
             }
             Ok(good)
         }
@@ -262,18 +281,23 @@ fn mutants(
         table.push(line);
     }
     if let Some(page) = write {
-        let text = std::fs::read_to_string(page).map_err(|error| error.to_string())?;
-        let (begin, end) = ("<!-- mutants -->", "<!-- /mutants -->");
-        let parts = text
-            .split_once(begin)
-            .and_then(|(head, rest)| rest.split_once(end).map(|(_, tail)| (head, tail)));
-        let Some((head, tail)) = parts else {
-            return Err(format!("{} has no marks {begin} and {end}", page.display()));
-        };
-        let text = format!("{head}{begin}\n{}\n{end}{tail}", table.join("\n"));
-        std::fs::write(page, text).map_err(|error| error.to_string())?;
+        write_between(page, "mutants", &table)?;
     }
     Ok(good)
+}
+
+/// Puts lines between the marks of a page, in place of what was there.
+fn write_between(page: &std::path::Path, mark: &str, lines: &[String]) -> Result<(), String> {
+    let text = std::fs::read_to_string(page).map_err(|error| error.to_string())?;
+    let (begin, end) = (format!("<!-- {mark} -->"), format!("<!-- /{mark} -->"));
+    let parts = text
+        .split_once(&begin)
+        .and_then(|(head, rest)| rest.split_once(&end).map(|(_, tail)| (head, tail)));
+    let Some((head, tail)) = parts else {
+        return Err(format!("{} has no marks {begin} and {end}", page.display()));
+    };
+    let text = format!("{head}{begin}\n{}\n{end}{tail}", lines.join("\n"));
+    std::fs::write(page, text).map_err(|error| error.to_string())
 }
 
 fn names(op: &str) -> Vec<String> {

@@ -30,16 +30,25 @@ fn all_runs(name: &str, budget: Budget) -> Found {
 
 #[test]
 fn one_crash_anywhere_in_any_operation_on_one_machine_breaks_nothing() {
-    for scenario in scenario::all().iter().filter(|scenario| scenario.machines == 1) {
-        let found = all_runs(scenario.name, Budget::new(1, 0, &[1, 3]));
-        assert!(found.schedules > 50, "{}: {} schedules", scenario.name, found.schedules);
+    let names = [
+        "first",
+        "recreate",
+        "blue-green",
+        "never-ready-recreate",
+        "scale-down",
+        "restart",
+        "remove",
+    ];
+    for name in names {
+        let found = all_runs(name, Budget::new(1, 0, &[2]));
+        assert!(found.schedules > 50, "{name}: {} schedules", found.schedules);
     }
 }
 
 #[test]
 fn one_lost_answer_anywhere_breaks_nothing() {
-    for name in ["first", "rolling", "recreate", "never-ready", "scale-down", "two-machines"] {
-        let found = all_runs(name, Budget::new(0, 1, &[1, 3]));
+    for name in ["recreate", "never-ready", "two-machines"] {
+        let found = all_runs(name, Budget::new(0, 1, &[2]));
         assert!(found.schedules > 50, "{name}: {} schedules", found.schedules);
     }
 }
