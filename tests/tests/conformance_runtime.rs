@@ -26,7 +26,7 @@ const EXITS: &str = "exit 3";
 
 /// The real part.
 enum Real {
-    Process(Processes, tempfile::TempDir),
+    Process { processes: Processes, _state: tempfile::TempDir },
     Docker(Docker, TestDocker),
 }
 
@@ -35,7 +35,8 @@ impl Real {
         let directory = tempfile::tempdir().expect("a directory");
         let supervisor =
             Supervisor { program: PROGRAM.into(), arguments: vec!["supervise".into()] };
-        Self::Process(Processes::new(directory.path(), supervisor), directory)
+        let processes = Processes::new(directory.path(), supervisor);
+        Self::Process { processes, _state: directory }
     }
 
     fn docker() -> Option<Self> {
@@ -47,7 +48,7 @@ impl Real {
 
     async fn ask(&self, request: RuntimeRequest) -> Result<RuntimeReply, RuntimeError> {
         let outcome = match self {
-            Self::Process(processes, _) => processes.execute(request.clone()).await,
+            Self::Process { processes, .. } => processes.execute(request.clone()).await,
             Self::Docker(docker, _) => docker.execute(request.clone()).await,
         };
         match outcome {
@@ -61,9 +62,13 @@ impl Real {
     fn spec(&self, model: &InstanceSpec) -> InstanceSpec {
         let mut spec = model.clone();
         spec.workload.image = match self {
-            Self::Process(..) => String::new(),
+            Self::Process { .. } => String::new(),
             Self::Docker(_, engine) => engine.image().to_owned(),
         };
+        // The process runtime has one network only.
+        if matches!(self, Self::Process { .. }) {
+            spec.workload.network = Network::Overlay;
+        }
         let script = if model.name.as_str().starts_with("exits") { EXITS } else { RUNS };
         spec.workload.entrypoint = vec!["sh".to_owned(), "-c".to_owned()];
         spec.workload.command = vec![script.to_owned()];
