@@ -75,7 +75,7 @@ pub fn rows() -> Vec<Row> {
             looking_for: Some("S11"),
             ..row(
                 &[Mutant::HeadWithoutCas, Mutant::LeaseNotInCommit],
-                "both off: a late commit overwrites a head that has moved on, which the second alone does not do",
+                "both off: a late commit overwrites a head that has moved on (only S11 counts in this row)",
             )
         },
         row(&[Mutant::StepNotIdempotent], "a step makes a new instance each time it is sent"),
