@@ -14,8 +14,9 @@ RUNS ?= 2000
 
 .PHONY: help setup build test check demo lab lab-parts bench sim
 
-# What the lab runs as ployzd.
-export PLOYZD ?= $(CURDIR)/target/lab/debug/ployzd
+TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+# What the lab runs as ployzd. Not where cargo puts it: there is the one that ships.
+export PLOYZD := $(TARGET)/lab/ployzd
 
 help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
@@ -47,7 +48,10 @@ demo:
 
 # The daemon that can be killed at each of its effects.
 lab-parts: setup
-	$(CARGO) build --locked -p ployzd --features failpoints --target-dir target/lab
+	$(CARGO) build --locked -p ployzd --features failpoints
+	mkdir -p $(dir $(PLOYZD))
+	cp --remove-destination $(TARGET)/debug/ployzd $(PLOYZD)
+	rm $(TARGET)/debug/ployzd
 
 lab: lab-parts
 	$(CARGO) build --locked -p tests --bins
