@@ -276,13 +276,23 @@ async fn prepare(
         return Ok(OK);
     };
     let text = serde_json::to_string_pretty(&prepared).expect("plans are plain JSON") + "\n";
-    std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))?;
+    write_private(path, &text).map_err(|error| Failure::file("write", path, &error))?;
     let path = path.display();
     out.document(&json!({ "file": path.to_string(), "digest": digest }), |_| {
         let plan = render::plan::plan(&prepared.plan, &digest);
         format!("{plan}\nnext: ployzctl deploy apply-prepared {path}\n")
     })?;
     Ok(OK)
+}
+
+/// A plan holds the environment of its services: for its owner only, also where the file was there before.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    file.write_all(text.as_bytes())
 }
 
 fn read_prepared(path: &Path) -> Result<Prepared, Failure> {
@@ -300,4 +310,20 @@ fn read_prepared(path: &Path) -> Result<Prepared, Failure> {
         return Err(wrong(format!("the plan in {name} was changed since it was prepared")));
     }
     Ok(prepared)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_prepared_plan_is_for_its_owner_only() {
+        let path = std::env::temp_dir().join(format!("ployzctl-plan-{}", std::process::id()));
+        std::fs::write(&path, "older and open to all").unwrap();
+        super::write_private(&path, "plan").unwrap();
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((mode & 0o777, text.as_str()), (0o600, "plan"));
+    }
 }
