@@ -15,7 +15,9 @@ use io_adapters::files;
 use io_adapters::gateway::GatewayConfig;
 use io_adapters::nats::Credentials;
 use io_adapters::nats::server::{ServerConfig, Users, render};
-use io_adapters::process::{ProcessIdentity, exit_watch, is_alive, spawn_detached, terminate};
+use io_adapters::process::{
+    ProcessIdentity, Supervisor as Gate, exit_watch, is_alive, spawn_detached, terminate,
+};
 use proto_core::digest::Digest;
 use proto_core::services::{
     Component, Decision, Effect, Identity, Input, Observed, ProcessState, Record, Supervisor, adopt,
@@ -175,9 +177,19 @@ impl Sidecars {
             }
             (decision, _) => anyhow::bail!("there is nothing to do for {component}: {decision:?}"),
         }
+        // Two syncs of the disk and an exec.
+        tokio::task::block_in_place(|| self.spawn(component, start))
+    }
+
+    /// Starts a sidecar that is never without a record: it becomes the program once its record is on disk, and ends if that never happens.
+    fn spawn(&self, component: Component, start: Start) -> anyhow::Result<ProcessIdentity> {
+        // By this link also a program that was replaced on disk since is found.
+        let gate = Gate { program: "/proc/self/exe".into(), arguments: vec!["supervise".into()] };
         let log = self.config.path(&format!("{component}.log"));
-        let process = spawn_detached(&start.argv, &BTreeMap::new(), &log, &self.config.data_dir)
-            .with_context(|| format!("{} cannot be run", start.argv[0].display()))?;
+        let nothing = BTreeMap::new();
+        let held = spawn_detached(&gate, &start.argv, &nothing, &log, &self.config.data_dir)
+            .with_context(|| format!("{component} cannot be started"))?;
+        let process = held.identity();
         let record = Record {
             component,
             pid: process.pid,
@@ -187,7 +199,7 @@ impl Sidecars {
         };
         let json = serde_json::to_vec_pretty(&record).context("a record is plain JSON")?;
         files::write_atomic(&self.record_path(component), &json, 0o600)?;
-        Ok(process)
+        held.release().with_context(|| format!("{component} cannot be run"))
     }
 
     fn record_path(&self, component: Component) -> PathBuf {

@@ -1,48 +1,84 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::ProcessIdentity;
+use super::{ProcessIdentity, Supervisor};
 
-/// Starts a process that outlives this one: in a session and a process group of its own, so that no signal to ours and no end of our
-/// session reaches it. It gets exactly the environment `env`, no standard input, and appends both outputs to `log_file`.
+/// A process that outlives this one: in a session and a process group of its own, so that no signal to ours and no end of our session
+/// reaches it. It has its pid, and is not the program yet: nobody can kill the daemon at an instant at which a program runs that is in
+/// no record. Write [`Held::identity`] down, then [`release`](Held::release) it.
+///
+/// Dropped, or if this process is killed, it ends without ever having been the program.
+#[derive(Debug)]
+pub struct Held {
+    identity: ProcessIdentity,
+    control: UnixStream,
+}
+
+impl Held {
+    /// Which process it is, and will be.
+    #[must_use]
+    pub fn identity(&self) -> &ProcessIdentity {
+        &self.identity
+    }
+
+    /// Lets it become the program. Blocking, for as long as an `exec` takes.
+    ///
+    /// # Errors
+    ///
+    /// If the program cannot be run (nothing is left running then).
+    pub fn release(mut self) -> io::Result<ProcessIdentity> {
+        let mut why = String::new();
+        self.control.write_all(b".")?;
+        self.control.read_to_string(&mut why)?;
+        if why.is_empty() { Ok(self.identity) } else { Err(io::Error::other(why)) }
+    }
+}
+
+/// Starts a process that is held back by the `gate` (a program that calls [`super::supervise`]). It gets exactly the environment `env`, no
+/// standard input, and appends both outputs to `log_file`.
 ///
 /// Must be called within a tokio runtime, which waits for the process as its parent for as long as it runs.
 ///
 /// # Errors
 ///
-/// If the program cannot be run (nothing is left running then), or the log file cannot be opened.
+/// If the gate cannot be run, or the log file cannot be opened.
 pub fn spawn_detached(
+    gate: &Supervisor,
     argv: &[OsString],
     env: &BTreeMap<OsString, OsString>,
     log_file: &Path,
     cwd: &Path,
-) -> io::Result<ProcessIdentity> {
-    let (program, arguments) = argv
-        .split_first()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "an empty command"))?;
+) -> io::Result<Held> {
     let log = OpenOptions::new().create(true).append(true).mode(0o640).open(log_file)?;
-    let mut command = Command::new(program);
+    let (control, its_end) = UnixStream::pair()?;
+    let mut command = Command::new(&gate.program);
     command
-        .args(arguments)
+        .args(&gate.arguments)
+        // As the user that this process is.
+        .args(["gate", ""])
+        .args(argv)
         .env_clear()
         .envs(env)
         .current_dir(cwd)
-        .stdin(Stdio::null())
+        .stdin(OwnedFd::from(its_end))
         .stdout(log.try_clone()?)
         .stderr(log);
-    own_session(&mut command);
     let child = command.spawn()?;
+    // The command holds the gate's end of the pair, whose closing is to be seen.
+    drop(command);
     let pid = child.id().ok_or_else(|| io::Error::other("it was waited for already"))?;
     let identity = ProcessIdentity::of(pid);
     reap(child);
-    identity?.ok_or_else(|| io::Error::other(format!("{} ended at once", program.display())))
+    let identity = identity?.ok_or_else(|| io::Error::other("the gate ended at once"))?;
+    Ok(Held { identity, control })
 }
 
 /// Waits for a child whenever it ends, so that it does not stay in the process table.
@@ -63,46 +99,5 @@ pub(super) fn own_session(command: &mut Command) {
             rustix::process::setsid()?;
             Ok(())
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::process::{is_alive, terminate};
-
-    fn env() -> BTreeMap<OsString, OsString> {
-        [("WHO".into(), "me".into()), ("PATH".into(), "/usr/bin:/bin".into())].into()
-    }
-
-    #[tokio::test]
-    async fn it_leads_a_session_of_its_own_and_its_environment_is_what_was_given() {
-        let directory = tempfile::tempdir().unwrap();
-        let log = directory.path().join("log");
-        let script = "env | sort | grep -v '^_\\|PWD\\|SHLVL'; pwd; echo ready; exec sleep 1000";
-        let argv = ["sh", "-c", script].map(OsString::from);
-        let identity = spawn_detached(&argv, &env(), &log, directory.path()).unwrap();
-        while !std::fs::read_to_string(&log).unwrap().ends_with("ready\n") {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let pid = rustix::process::Pid::from_raw(identity.pid.cast_signed());
-        assert_eq!(rustix::process::getsid(pid).ok(), pid);
-        assert_eq!(rustix::process::getpgid(pid).ok(), pid);
-        let said = std::fs::read_to_string(&log).unwrap();
-        let here = directory.path().display();
-        assert_eq!(said, format!("PATH=/usr/bin:/bin\nWHO=me\n{here}\nready\n"));
-        assert!(is_alive(&identity).unwrap());
-        terminate(&identity, Duration::from_secs(5)).await.unwrap();
-        assert!(!is_alive(&identity).unwrap());
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_run_is_an_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let argv = ["/no/such/program".into()];
-        let error = spawn_detached(&argv, &env(), &directory.path().join("log"), directory.path());
-        assert_eq!(error.unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

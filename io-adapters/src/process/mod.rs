@@ -49,7 +49,7 @@ use proto_core::runtime::{
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 
-pub use detached::spawn_detached;
+pub use detached::{Held, spawn_detached};
 pub use identity::{ProcessIdentity, exit_watch, is_alive, terminate};
 pub use supervise::supervise;
 

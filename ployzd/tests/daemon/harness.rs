@@ -65,11 +65,7 @@ impl Machine {
 
     /// Starts the daemon and follows its events.
     pub(crate) fn start(&mut self) -> Events {
-        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
-        let mut run = ployzd();
-        run.args(["run", "--config"]).arg(self.path("ployzd.toml"));
-        run.stdin(Stdio::null()).stderr(log.expect("a log file"));
-        self.daemon = Some(run.spawn().expect("ployzd runs"));
+        self.launch();
         let began = Instant::now();
         let stream = loop {
             // The socket that a killed daemon left refuses until the new one has taken it over.
@@ -80,6 +76,16 @@ impl Machine {
             std::thread::sleep(Duration::from_millis(5));
         };
         Events { lines: BufReader::new(ask(stream, "/v1/events?follow=true")) }
+    }
+
+    /// Starts the daemon and waits for nothing; its pid.
+    pub(crate) fn launch(&mut self) -> u32 {
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log"));
+        let mut run = ployzd();
+        run.args(["run", "--config"]).arg(self.path("ployzd.toml"));
+        run.stdin(Stdio::null()).stderr(log.expect("a log file"));
+        self.daemon = Some(run.spawn().expect("ployzd runs"));
+        self.daemon.as_ref().map(Child::id).expect("just started")
     }
 
     /// `kill -9`.
@@ -116,6 +122,13 @@ impl Machine {
         }
     }
 
+    /// The pid that a sidecar's record names.
+    pub(crate) fn recorded(&self, name: &str) -> Option<i32> {
+        let record = std::fs::read(self.path(&format!("sidecars/{name}.json"))).ok()?;
+        let record: Value = serde_json::from_slice(&record).ok()?;
+        i32::try_from(record["pid"].as_i64()?).ok()
+    }
+
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.path("log")).unwrap_or_default()
     }
@@ -124,13 +137,8 @@ impl Machine {
 impl Drop for Machine {
     fn drop(&mut self) {
         self.kill();
-        for name in SIDECARS {
-            let record = std::fs::read(self.path(&format!("sidecars/{name}.json")));
-            let record: Option<Value> = record.ok().and_then(|r| serde_json::from_slice(&r).ok());
-            let pid = record.and_then(|r| i32::try_from(r["pid"].as_i64()?).ok());
-            if let Some(pid) = pid {
-                signal(pid, rustix::process::Signal::KILL);
-            }
+        for pid in SIDECARS.iter().filter_map(|name| self.recorded(name)) {
+            signal(pid, rustix::process::Signal::KILL);
         }
     }
 }
