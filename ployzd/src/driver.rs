@@ -4,11 +4,12 @@
 //! comes back over the channel. Between inputs it sleeps until the node's next timeout.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use io_adapters::control;
+use io_adapters::control::{self, ControlError};
 use io_adapters::files;
 use io_adapters::nats::{Bus, Replier, Store};
 use proto_core::Outcome;
@@ -238,6 +239,10 @@ async fn answer(replier: Replier, reply: Box<CommandReply>) {
     }
 }
 
+fn addresses(backends: &[SocketAddr]) -> String {
+    backends.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 impl Ports {
     async fn carry_out(&self, kind: EffectKind) -> Completion {
         match kind {
@@ -285,24 +290,40 @@ impl Ports {
 
     async fn routes(&self, request: RoutesRequest) -> Result<Option<String>, String> {
         match request {
-            RoutesRequest::Applied { at_least, within } => {
-                let within = within.duration();
+            RoutesRequest::Applied { namespace, at_least, within } => {
                 let ask = |role: &'static str, socket: &PathBuf| {
-                    let socket = socket.clone();
+                    let (socket, namespace) = (socket.clone(), &namespace);
                     async move {
-                        let answer = control::applied(&socket, None, at_least, within).await;
-                        answer.map_err(|error| format!("{role}: {error}"))
+                        let limit = within.duration();
+                        let answer =
+                            control::applied(&socket, Some(namespace), at_least, limit).await;
+                        answer.map_err(|error| match error {
+                            ControlError::Timeout { applied } => format!(
+                                "{role} does not serve the commit after {within}: it serves position {applied} of {at_least}"
+                            ),
+                            error => format!("{role} does not say whether it serves the commit: {error}"),
+                        })
                     }
                 };
-                let (gateway, dns) =
-                    tokio::join!(ask("gateway", &self.gateway), ask("DNS", &self.dns));
+                let (gateway, dns) = tokio::join!(
+                    ask("the gateway", &self.gateway),
+                    ask("the DNS server", &self.dns)
+                );
                 let silent: Vec<_> = [gateway, dns].into_iter().filter_map(Result::err).collect();
                 if silent.is_empty() { Ok(None) } else { Err(silent.join("; ")) }
             }
             RoutesRequest::Drained { backends, within } => {
                 match control::drained(&self.gateway, &backends, within.duration()).await {
                     Ok(()) => Ok(None),
-                    Err(error) => Err(format!("gateway: {error}")),
+                    Err(ControlError::StillUnderWay { requests }) => Err(format!(
+                        "after {within} of draining {requests} {} under way to {}: what is not answered before it ends is cut off",
+                        if requests == 1 { "request was still" } else { "requests were still" },
+                        addresses(&backends),
+                    )),
+                    Err(error) => Err(format!(
+                        "the gateway does not say whether {} is drained: {error}",
+                        addresses(&backends)
+                    )),
                 }
             }
         }

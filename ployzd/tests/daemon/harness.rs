@@ -7,6 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use io_adapters::nats::{Credentials, Link, Store};
+use proto_core::Outcome;
+use proto_core::api::{OperationEvent, OperationRequest, OperationResult, Submission};
+use proto_core::deploy::manifest::{Format, parse};
+use proto_core::store::{self, Key, StoreRequest};
 use serde_json::Value;
 
 /// How long anything may take before the test gives up; machines that build meanwhile are slow.
@@ -75,7 +80,7 @@ impl Machine {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        Events { lines: BufReader::new(ask(stream, "/v1/events?follow=true")) }
+        Events { lines: BufReader::new(ask(stream, "GET", "/v1/events?follow=true", "")) }
     }
 
     /// Starts the daemon and waits for nothing; its pid.
@@ -97,11 +102,55 @@ impl Machine {
     }
 
     pub(crate) fn status(&self) -> Value {
+        let body = self.answer("GET", "/v1/status", "");
+        serde_json::from_str(&body).expect("a status")
+    }
+
+    /// Deploys a manifest; how that ended.
+    pub(crate) fn deploy(&self, manifest: &str) -> OperationResult {
+        let manifest = parse(manifest, Format::Toml, "test").expect("a manifest");
+        let submission = Submission::Apply { request: OperationRequest::Deploy { manifest } };
+        let body = serde_json::to_string(&submission).expect("plain JSON");
+        let answer = self.answer("POST", "/v1/operations", &body);
+        let events = answer.lines().filter_map(|line| serde_json::from_str(line).ok());
+        let ended = events.filter_map(|event| match event {
+            OperationEvent::Finished { result } => Some(result),
+            _ => None,
+        });
+        ended.last().unwrap_or_else(|| panic!("it did not end: {answer}"))
+    }
+
+    /// The body of an answer; with the sizes of its chunks, if it came in some.
+    fn answer(&self, method: &str, path: &str, body: &str) -> String {
         let stream = UnixStream::connect(self.path("ployzd.sock")).expect("the API listens");
         let mut answer = String::new();
-        ask(stream, "/v1/status").read_to_string(&mut answer).expect("an answer");
+        ask(stream, method, path, body).read_to_string(&mut answer).expect("an answer");
         let (_, body) = answer.split_once("\r\n\r\n").expect("an answer of HTTP");
-        serde_json::from_str(body).expect("a status")
+        body.to_owned()
+    }
+
+    /// Ends the daemon and all that it started.
+    pub(crate) fn take_down(&mut self) {
+        self.answer("POST", "/v1/shutdown", r#"{"data_plane":true,"workloads":true}"#);
+        let ended = self.daemon.take().expect("it runs").wait().expect("it is ours");
+        assert!(ended.success(), "{}", self.log());
+    }
+
+    /// Writes a fact past the daemon.
+    pub(crate) fn write(&self, key: Key, value: Value) {
+        let config = std::fs::read_to_string(self.path("ployzd.toml")).expect("a configuration");
+        let config: toml::Table = config.parse().expect("TOML");
+        let address = format!("127.0.0.1:{}", config["nats"]["port"]);
+        let credentials = Credentials::load(&self.path("nats/coordinator.nk")).expect("a seed");
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            let link = Link::open(address, credentials, "test");
+            link.up(PATIENCE).await.expect("the store");
+            let writes = vec![store::Write { key, value, expect: None, ttl: None }];
+            let request = StoreRequest::Commit { writes };
+            let outcome = Store::new(link).execute(request, PATIENCE).await;
+            assert!(matches!(outcome, Outcome::Ok(_)), "{outcome:?}");
+        });
     }
 
     /// The process of each sidecar, with its start time, once all run.
@@ -140,6 +189,15 @@ impl Drop for Machine {
         for pid in SIDECARS.iter().filter_map(|name| self.recorded(name)) {
             signal(pid, rustix::process::Signal::KILL);
         }
+        for instance in std::fs::read_dir(self.path("instances")).into_iter().flatten().flatten() {
+            let state = std::fs::read(instance.path().join("state.json")).unwrap_or_default();
+            let state: Value = serde_json::from_slice(&state).unwrap_or_default();
+            for whose in ["supervisor", "workload"] {
+                if let Some(pid) = state[whose]["pid"].as_i64() {
+                    signal(i32::try_from(pid).expect("a pid"), rustix::process::Signal::KILL);
+                }
+            }
+        }
     }
 }
 
@@ -168,9 +226,12 @@ impl Events {
     }
 }
 
-fn ask(mut stream: UnixStream, path: &str) -> UnixStream {
+fn ask(mut stream: UnixStream, method: &str, path: &str, body: &str) -> UnixStream {
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: ployzd\r\nconnection: close\r\n\r\n");
+    let length = body.len();
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nhost: ployzd\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     stream.write_all(request.as_bytes()).expect("the daemon reads");
     stream
 }

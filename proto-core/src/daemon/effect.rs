@@ -6,7 +6,7 @@ use crate::Outcome;
 use crate::api::{OperationEvent, Submission};
 use crate::coordination::command::{BusError, Command, CommandReply};
 use crate::coordination::participant::FenceFile;
-use crate::id::{MachineId, OperationId};
+use crate::id::{MachineId, Namespace, OperationId};
 use crate::runtime::{RuntimeError, RuntimeReply, RuntimeRequest};
 use crate::span::Span;
 use crate::store::{Revision, StoreError, StoreReply, StoreRequest};
@@ -114,8 +114,11 @@ pub enum EffectKind {
 /// What is asked of gateway and DNS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RoutesRequest {
-    /// Wait until both serve this position of the store.
+    /// Wait until both serve every head of this namespace up to this position of the store. What another namespace's head waits for
+    /// holds nobody up.
     Applied {
+        /// Whose heads.
+        namespace: Namespace,
         /// At least this.
         at_least: Revision,
         /// At most so long.

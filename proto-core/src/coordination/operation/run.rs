@@ -266,7 +266,7 @@ impl Operation {
                 progress.status = Status::Done;
                 self.step_event(&step, StepStatus::Done);
                 if let Some(note) = note {
-                    self.note(note);
+                    self.note(format!("machine {}: {note}", step.machine));
                 }
                 self.run_timeout(now, wall);
             }

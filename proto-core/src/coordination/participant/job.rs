@@ -198,7 +198,11 @@ impl Participant {
                 *stage = Stage::Routes;
                 let at_least = commit.unwrap_or_default();
                 let within = Span::from_secs(5);
-                self.issue(id, EffectKind::Routes(RoutesRequest::Applied { at_least, within }));
+                let Some(Scope::Namespace(namespace)) = self.job(id).scope.clone() else {
+                    unreachable!("only an operation on a namespace has routes")
+                };
+                let request = RoutesRequest::Applied { namespace, at_least, within };
+                self.issue(id, EffectKind::Routes(request));
             }
             Work::Perform { action: Action::Drain { backends, within }, stage, .. } => {
                 *stage = Stage::Routes;

@@ -338,3 +338,6 @@ impl CommandBody {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
