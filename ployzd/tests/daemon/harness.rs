@@ -113,11 +113,11 @@ impl Machine {
         let body = serde_json::to_string(&submission).expect("plain JSON");
         let answer = self.answer("POST", "/v1/operations", &body);
         let events = answer.lines().filter_map(|line| serde_json::from_str(line).ok());
-        let ended = events.filter_map(|event| match event {
+        let mut ended = events.filter_map(|event| match event {
             OperationEvent::Finished { result } => Some(result),
             _ => None,
         });
-        ended.last().unwrap_or_else(|| panic!("it did not end: {answer}"))
+        ended.next_back().unwrap_or_else(|| panic!("it did not end: {answer}"))
     }
 
     /// The body of an answer; with the sizes of its chunks, if it came in some.
