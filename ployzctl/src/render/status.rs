@@ -38,7 +38,11 @@ pub(crate) fn status(view: &StatusView) -> String {
         "\n{}",
         table(["COMPONENT", "STATE", "PID", "SERVES", "DETAIL"], rows.collect())
     );
-    _ = write!(out, "\n{}", namespaces(&view.namespaces));
+    if view.store.reachable {
+        _ = write!(out, "\n{}", namespaces(&view.namespaces));
+    } else {
+        out += "\nnamespaces: not known while the store does not answer\n";
+    }
     out
 }
 

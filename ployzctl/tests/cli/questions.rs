@@ -60,6 +60,16 @@ blog       2       1         2
 }
 
 #[test]
+fn a_status_without_the_store_does_not_say_that_there_are_no_namespaces() {
+    let mut view = status();
+    view.store = StoreView { reachable: false, detail: Some("no answer in time".to_owned()) };
+    view.namespaces = Vec::new();
+    let said = Fake::saying(view).run("status").stdout;
+    assert!(said.contains("store DOES NOT ANSWER: no answer in time\n"), "{said}");
+    assert!(said.ends_with("namespaces: not known while the store does not answer\n"), "{said}");
+}
+
+#[test]
 fn ps_shows_what_was_seen_and_who_was_silent() {
     let fake = Fake::saying(instances());
     let expected = "\

@@ -149,7 +149,16 @@ async fn shutdown(
 impl Api {
     /// Reads facts, or says that the store is away.
     async fn read(&self, prefixes: Vec<Key>) -> Result<Vec<Entry>, Failure> {
-        match self.store.execute(StoreRequest::Read { prefixes }, READ_WITHIN).await {
+        self.read_within(prefixes, READ_WITHIN).await
+    }
+
+    /// The same, with another patience.
+    async fn read_within(
+        &self,
+        prefixes: Vec<Key>,
+        within: Duration,
+    ) -> Result<Vec<Entry>, Failure> {
+        match self.store.execute(StoreRequest::Read { prefixes }, within).await {
             Outcome::Ok(StoreReply::Entries(entries)) => Ok(entries),
             other => {
                 let detail = match other {

@@ -27,7 +27,7 @@ use crate::clock;
 
 /// How long machines may take to say what runs: a listing ends then and says who was silent.
 const LIST_WITHIN: Span = Span::from_secs(1);
-/// How long a sidecar may take to say how it is.
+/// How long store, gateway and DNS may take to say how they are: a status is answered at once, with what is known.
 const STATUS_WITHIN: Duration = Duration::from_millis(500);
 
 /// `GET /v1/leases`.
@@ -40,9 +40,11 @@ pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>
     Ok(Json(views.collect()))
 }
 
-/// `GET /v1/status`. Answers also while the store is away, and says so.
+/// `GET /v1/status`. Answers also while the store is away or hangs, and says so.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
-    let (store, namespaces) = match api.read(vec![Key::namespaces()]).await {
+    let read = api.read_within(vec![Key::namespaces()], STATUS_WITHIN);
+    let (read, components) = tokio::join!(read, components(&api));
+    let (store, namespaces) = match read {
         Ok(entries) => (StoreView { reachable: true, detail: None }, by_namespace(&entries)),
         Err(Failure(_, error)) => {
             (StoreView { reachable: false, detail: Some(error.message) }, BTreeMap::new())
@@ -58,43 +60,42 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
         pid: std::process::id(),
         uptime_ms: clock::now().since(api.started).as_millis().try_into().unwrap_or(u64::MAX),
         store,
-        components: components(&api).await,
+        components,
         namespaces: namespaces.into_values().map(|(_, commit)| view(&commit)).collect(),
     }))
 }
 
 async fn components(api: &Api) -> Vec<ComponentView> {
-    let running = api.sidecars.running();
-    let mut views = Vec::new();
-    for component in Component::ALL {
-        let pid = running.get(&component).map(|process| process.pid);
-        let state = if pid.is_some() { "running" } else { "down" };
-        let mut view = ComponentView {
-            name: component.to_string(),
-            pid,
-            state: state.to_owned(),
-            applied: None,
-            stale: false,
-            detail: None,
-        };
-        if component == Component::Nats {
-            if let LinkState::Down { reason } = api.link.state() {
-                view.detail = Some(reason);
-            }
-        } else {
-            let socket = api.config.control_socket(component.name());
-            match control::status(&socket, STATUS_WITHIN).await {
-                Ok(status) => {
-                    view.applied = Some(status.projection.applied.0);
-                    view.stale = status.projection.stale.is_some();
-                    view.detail = Some(status.listen.join(", "));
-                }
-                Err(error) => view.detail = Some(error.to_string()),
-            }
+    futures::future::join_all(Component::ALL.map(|component| seen(api, component))).await
+}
+
+async fn seen(api: &Api, component: Component) -> ComponentView {
+    let pid = api.sidecars.running().get(&component).map(|process| process.pid);
+    let state = if pid.is_some() { "running" } else { "down" };
+    let mut view = ComponentView {
+        name: component.to_string(),
+        pid,
+        state: state.to_owned(),
+        applied: None,
+        stale: false,
+        detail: None,
+    };
+    if component == Component::Nats {
+        if let LinkState::Down { reason } = api.link.state() {
+            view.detail = Some(reason);
         }
-        views.push(view);
+        return view;
     }
-    views
+    let socket = api.config.control_socket(component.name());
+    match control::status(&socket, STATUS_WITHIN).await {
+        Ok(status) => {
+            view.applied = Some(status.projection.applied.0);
+            view.stale = status.projection.stale.is_some();
+            view.detail = Some(status.listen.join(", "));
+        }
+        Err(error) => view.detail = Some(error.to_string()),
+    }
+    view
 }
 
 /// The head and the head commit of each namespace that exists.
