@@ -138,7 +138,7 @@ async fn events(client: &Client, out: Out, follow: bool) -> Result<u8, Failure> 
         if out.json {
             out.json(&event)?;
         } else {
-            let DaemonEvent { at, code, component, message } = event;
+            let DaemonEvent { at, code, component, message, result: _ } = event;
             out.line(format_args!("{at}  {component:9}  {code:16}  {message}"))?;
         }
     }

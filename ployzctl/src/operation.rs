@@ -23,7 +23,7 @@ pub(crate) async fn run(client: &Client, out: Out, submission: &Submission) -> R
     if !out.json {
         tolerate_closed(out.text(&render::operation::result(&result)))?;
     }
-    if let Some(error) = error_of(&result) {
+    if let Some(error) = result.error() {
         failure::print(error);
     }
     Ok(result.exit_code())
@@ -32,7 +32,7 @@ pub(crate) async fn run(client: &Client, out: Out, submission: &Submission) -> R
 /// Shows how it ended where no event has said it; the exit code.
 pub(crate) fn conclude(out: Out, result: &OperationResult) -> Result<u8, Failure> {
     tolerate_closed(out.document(result, render::operation::result))?;
-    if let Some(error) = error_of(result) {
+    if let Some(error) = result.error() {
         failure::print(error);
     }
     Ok(result.exit_code())
@@ -177,19 +177,6 @@ fn tolerate_closed(written: Result<(), Failure>) -> Result<(), Failure> {
     match written {
         Err(Failure::Closed) => Ok(()),
         other => other,
-    }
-}
-
-fn error_of(result: &OperationResult) -> Option<&ErrorBody> {
-    match result {
-        OperationResult::Previewed { .. }
-        | OperationResult::AlreadyDone { .. }
-        | OperationResult::Committed { .. } => None,
-        OperationResult::Refused { error }
-        | OperationResult::Aborted { error, .. }
-        | OperationResult::Interrupted { error, .. }
-        | OperationResult::Unknown { error, .. }
-        | OperationResult::CleanupPending { error, .. } => Some(error),
     }
 }
 

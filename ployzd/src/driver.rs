@@ -113,12 +113,19 @@ pub(crate) fn start(node: Node, ports: Ports, events: Arc<Events>) -> Handle {
         events,
         effects: Arc::new(Semaphore::new(MAX_EFFECTS)),
         sender: sender.clone(),
-        audience: BTreeMap::new(),
+        asked: BTreeMap::new(),
         repliers: BTreeMap::new(),
         next: 0,
     };
     tokio::spawn(driver.run(receiver));
     Handle(sender)
+}
+
+/// A submission that has not ended.
+struct Asked {
+    /// What it is about, for its event; `None` for what changes nothing.
+    summary: Option<String>,
+    audience: mpsc::UnboundedSender<OperationEvent>,
 }
 
 struct Driver {
@@ -127,7 +134,7 @@ struct Driver {
     events: Arc<Events>,
     effects: Arc<Semaphore>,
     sender: mpsc::UnboundedSender<Message>,
-    audience: BTreeMap<OperationHandle, mpsc::UnboundedSender<OperationEvent>>,
+    asked: BTreeMap<OperationHandle, Asked>,
     repliers: BTreeMap<ReplyToken, Replier>,
     next: u64,
 }
@@ -157,7 +164,7 @@ impl Driver {
         match message {
             Message::Submit { submission, audience, handle } => {
                 let number = OperationHandle(self.number());
-                self.audience.insert(number, audience);
+                self.asked.insert(number, Asked { summary: submission.summary(), audience });
                 // A client that went away meanwhile has asked all the same.
                 let _ = handle.send(number);
                 self.input(Input::Submit { handle: number, submission });
@@ -191,18 +198,16 @@ impl Driver {
 
     fn drain(&mut self) {
         while let Some(node_event) = self.node.poll_event() {
-            if let Some(result) = node_event.result() {
-                let text = serde_json::to_string(result).unwrap_or_default();
-                let text: String = text.chars().take(300).collect();
-                self.events.publish("OPERATION_ENDED", "operation", text);
+            let Some(asked) = self.asked.get(&node_event.handle) else { continue };
+            let result = node_event.result();
+            if let (Some(result), Some(summary)) = (result, &asked.summary) {
+                self.events.ended(summary, result);
             }
-            let finished = node_event.result().is_some();
-            if let Some(audience) = self.audience.get(&node_event.handle) {
-                // A client that goes away cancels nothing.
-                let _ = audience.send(node_event.event);
-            }
+            let finished = result.is_some();
+            // A client that goes away cancels nothing.
+            let _ = asked.audience.send(node_event.event);
             if finished {
-                self.audience.remove(&node_event.handle);
+                self.asked.remove(&node_event.handle);
             }
         }
         while let Some(effect) = self.node.poll_effect() {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use proto_core::api::OperationResult;
 use proto_core::api::views::DaemonEvent;
 use tokio::sync::broadcast;
 
@@ -25,13 +26,29 @@ impl Events {
 
     /// Keeps an event and tells whoever follows.
     pub(crate) fn publish(&self, code: &str, component: &str, message: impl Into<String>) {
-        let event = DaemonEvent {
+        self.keep(DaemonEvent {
             at: wall(),
             code: code.to_owned(),
             component: component.to_owned(),
             message: message.into(),
-        };
-        tracing::info!(code, component, "{}", event.message);
+            result: None,
+        });
+    }
+
+    /// The same for the end of an operation.
+    pub(crate) fn ended(&self, what: &str, result: &OperationResult) {
+        let why = result.error().map(|error| format!(". {}: {}", error.code, error.message));
+        self.keep(DaemonEvent {
+            at: wall(),
+            code: "OPERATION_ENDED".to_owned(),
+            component: "operation".to_owned(),
+            message: format!("{what}: {result}{}", why.unwrap_or_default()),
+            result: Some(result.clone()),
+        });
+    }
+
+    fn keep(&self, event: DaemonEvent) {
+        tracing::info!(code = event.code, component = event.component, "{}", event.message);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();

@@ -45,29 +45,11 @@ pub(crate) fn event(event: &OperationEvent) -> Option<String> {
 pub(crate) fn result(result: &OperationResult) -> String {
     match result {
         OperationResult::Previewed { plan, digest } => plan::plan(plan, digest),
-        OperationResult::AlreadyDone { commit } => {
-            format!("nothing to do: commit {commit} is what was asked for\n")
+        OperationResult::Committed { notes, .. } => {
+            let notes: String = notes.iter().map(|note| format!("note: {note}\n")).collect();
+            notes + &format!("{result}\n")
         }
-        OperationResult::Committed { operation, commit, notes } => {
-            let mut out = String::new();
-            for note in notes {
-                _ = writeln!(out, "note: {note}");
-            }
-            out + &format!("committed {commit} by operation {operation}\n")
-        }
-        OperationResult::Refused { .. } => "refused: nothing was changed\n".to_owned(),
-        OperationResult::Aborted { operation, .. } => {
-            format!("aborted operation {operation}: everything was undone\n")
-        }
-        OperationResult::Interrupted { operation, .. } => {
-            format!("interrupted operation {operation}: it can be resumed or aborted\n")
-        }
-        OperationResult::Unknown { operation, .. } => {
-            format!("outcome of operation {operation} unknown\n")
-        }
-        OperationResult::CleanupPending { operation, commit, .. } => {
-            format!("committed {commit} by operation {operation}; cleanup is pending\n")
-        }
+        result => format!("{result}\n"),
     }
 }
 

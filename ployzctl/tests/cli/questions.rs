@@ -147,6 +147,7 @@ fn events_end_quietly_when_their_reader_goes() {
             code: "SIDECAR_ADOPTED".to_owned(),
             component: "gateway".to_owned(),
             message: "x".repeat(1000),
+            result: None,
         };
         // More than a pipe holds.
         (0..1000).for_each(|_| reply.line(&event));

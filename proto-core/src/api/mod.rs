@@ -152,6 +152,21 @@ pub enum Submission {
     },
 }
 
+impl Submission {
+    /// A few words for listings; `None` if it changes nothing.
+    #[must_use]
+    pub fn summary(&self) -> Option<String> {
+        match self {
+            Self::Apply { request } | Self::ApplyPrepared { request, .. } => {
+                Some(request.summary())
+            }
+            Self::Preview { .. } => None,
+            Self::Resume { operation } => Some(format!("op resume {operation}")),
+            Self::Abort { operation } => Some(format!("op abort {operation}")),
+        }
+    }
+}
+
 /// Progress of an operation, for a person or agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -290,6 +305,47 @@ impl OperationResult {
             Self::Interrupted { .. } => 5,
             Self::Unknown { .. } => 6,
             Self::CleanupPending { .. } => 7,
+        }
+    }
+
+    /// What went wrong, if something did.
+    #[must_use]
+    pub fn error(&self) -> Option<&ErrorBody> {
+        match self {
+            Self::Previewed { .. } | Self::AlreadyDone { .. } | Self::Committed { .. } => None,
+            Self::Refused { error }
+            | Self::Aborted { error, .. }
+            | Self::Interrupted { error, .. }
+            | Self::Unknown { error, .. }
+            | Self::CleanupPending { error, .. } => Some(error),
+        }
+    }
+}
+
+impl std::fmt::Display for OperationResult {
+    /// In a line, without plan, notes and error.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Previewed { .. } => f.write_str("planned: nothing was changed"),
+            Self::AlreadyDone { commit } => {
+                write!(f, "nothing to do: commit {commit} is what was asked for")
+            }
+            Self::Committed { operation, commit, .. } => {
+                write!(f, "committed {commit} by operation {operation}")
+            }
+            Self::Refused { .. } => f.write_str("refused: nothing was changed"),
+            Self::Aborted { operation, .. } => {
+                write!(f, "aborted operation {operation}: everything was undone")
+            }
+            Self::Interrupted { operation, .. } => {
+                write!(f, "interrupted operation {operation}: it can be resumed or aborted")
+            }
+            Self::Unknown { operation, .. } => {
+                write!(f, "outcome of operation {operation} unknown")
+            }
+            Self::CleanupPending { operation, commit, .. } => {
+                write!(f, "committed {commit} by operation {operation}; cleanup is pending")
+            }
         }
     }
 }

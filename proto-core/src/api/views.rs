@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::OperationResult;
 use crate::deploy::spec::Manifest;
 use crate::id::{InstanceName, MachineId, Namespace};
 use crate::runtime::ObservedInstance;
@@ -179,6 +180,9 @@ pub struct DaemonEvent {
     pub component: String,
     /// For people.
     pub message: String,
+    /// How the operation ended; `OPERATION_ENDED` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<OperationResult>,
 }
 
 /// A row of `GET /v1/doctor`.

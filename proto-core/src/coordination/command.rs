@@ -163,6 +163,30 @@ impl StepFailure {
         }
     }
 
+    /// The next command to type, once the operation has ended.
+    #[must_use]
+    pub fn next(&self, machine: &MachineId, operation: &OperationId) -> String {
+        match self {
+            Self::Runtime { error } => match error {
+                RuntimeError::ImageMissing { image } => {
+                    format!("docker pull {image}, or docker load, on machine {machine}")
+                }
+                RuntimeError::NameTaken { .. } | RuntimeError::PortInUse { .. } => {
+                    "ployzctl ps".to_owned()
+                }
+                RuntimeError::DiskFull { .. } | RuntimeError::Unavailable { .. } => {
+                    "ployzctl doctor".to_owned()
+                }
+                RuntimeError::NoSuchInstance { .. }
+                | RuntimeError::CannotRun { .. }
+                | RuntimeError::Other { .. } => format!("ployzctl op show {operation}"),
+            },
+            // What it wrote is in the record; the instance itself is gone by then.
+            Self::Exited { .. } | Self::NotReady { .. } => format!("ployzctl op show {operation}"),
+            Self::AddressTaken { .. } => "ployzctl ps".to_owned(),
+        }
+    }
+
     /// The last log lines of the instance, if it had come so far.
     #[must_use]
     pub fn logs(&self) -> &[String] {

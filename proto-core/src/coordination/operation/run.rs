@@ -277,7 +277,7 @@ impl Operation {
                 if again {
                     progress.status = Status::Again(now + RETRY);
                 }
-                let error = failed(&step, &failure);
+                let error = failed(&step, &failure, &self.record().id);
                 self.step_event(&step, StepStatus::Failed { error: error.clone() });
                 if !again {
                     self.step_lost(now, wall, kind, error);
@@ -291,7 +291,8 @@ impl Operation {
                 } else {
                     let message =
                         format!("machine {} does not answer: {}", step.machine, step.action);
-                    self.step_lost(now, wall, kind, ErrorBody::new("MACHINE_SILENT", message));
+                    let error = ErrorBody::new("MACHINE_SILENT", message).next("ployzctl doctor");
+                    self.step_lost(now, wall, kind, error);
                 }
             }
         }
@@ -348,9 +349,10 @@ fn undo(steps: &[Step]) -> Vec<Step> {
         .collect()
 }
 
-fn failed(step: &Step, failure: &StepFailure) -> ErrorBody {
+fn failed(step: &Step, failure: &StepFailure, operation: &crate::id::OperationId) -> ErrorBody {
     let message = format!("machine {}: {}: {failure}", step.machine, step.action);
-    let mut error = ErrorBody::new(failure.code(), message);
+    let next = failure.next(&step.machine, operation);
+    let mut error = ErrorBody::new(failure.code(), message).next(next);
     error.logs = failure.logs().to_vec();
     error
 }
