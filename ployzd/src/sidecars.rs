@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -32,6 +33,8 @@ use crate::roles::RoleConfig;
 
 /// How long a sidecar may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(35);
+/// Between two looks at a sidecar that cannot be watched.
+const LOOK: Duration = Duration::from_secs(1);
 /// How much of the disk the store may take.
 const MAX_FILE_STORE: u64 = 4 << 30;
 
@@ -111,10 +114,14 @@ impl Sidecars {
                     Ok(process) => {
                         self.set_running(component, Some(process.clone()));
                         supervisor.handle_input(clock::now(), Input::Started(attempt));
-                        if let Err(error) = exit_watch(&process).await {
-                            let message = format!("cannot be watched: {error}");
+                        end_of(&process, exit_watch(&process), |error| {
+                            let message = format!(
+                                "process {} cannot be watched ({error}); it is looked at every second instead",
+                                process.pid
+                            );
                             self.tell(component, "SIDECAR_UNWATCHED", message);
-                        }
+                        })
+                        .await;
                         self.set_running(component, None);
                         let message = format!("process {} ended", process.pid);
                         self.tell(component, "SIDECAR_DIED", message);
@@ -297,6 +304,20 @@ impl Sidecars {
     }
 }
 
+/// Waits for the end of a process. If the watch fails, `unwatched` is told, and the process is looked at until it has ended: that
+/// it cannot be watched does not make it dead.
+async fn end_of(
+    process: &ProcessIdentity,
+    watch: impl Future<Output = io::Result<()>>,
+    unwatched: impl FnOnce(io::Error),
+) {
+    let Err(error) = watch.await else { return };
+    unwatched(error);
+    while is_alive(process).unwrap_or(true) {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 fn process(record: &Record) -> ProcessIdentity {
     ProcessIdentity {
         pid: record.pid,
@@ -322,4 +343,25 @@ fn namespace() -> anyhow::Result<u64> {
     let meta = std::fs::metadata("/proc/self/ns/net")
         .context("/proc does not show the network namespace")?;
     Ok(meta.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_sidecar_that_cannot_be_watched_is_not_taken_for_dead() {
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let process = ProcessIdentity::of(child.id()).unwrap().unwrap();
+        let told = std::cell::Cell::new(0);
+        let watch = async { Err(io::Error::other("no descriptors left")) };
+        let ended = end_of(&process, watch, |_| told.set(told.get() + 1));
+        tokio::pin!(ended);
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut ended).await;
+        assert!(early.is_err(), "it still runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
+        assert_eq!(told.get(), 1);
+    }
 }
