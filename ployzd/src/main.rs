@@ -31,6 +31,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+/// What is logged if `PLOYZ_LOG` says nothing else. The NATS library tells each failed attempt to connect in several lines; what is worth
+/// knowing of it, our own link tells once.
+const LOG: &str = "info,async_nats=off";
+
 /// The daemon of a Ployz machine.
 #[derive(Debug, Parser)]
 #[command(version, about)]
@@ -80,7 +84,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("PLOYZ_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOG)),
         )
         .with_ansi(false)
         .with_writer(std::io::stderr)

@@ -351,16 +351,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_sidecar_that_cannot_be_watched_is_not_taken_for_dead() {
-        let mut child = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let process = ProcessIdentity::of(child.id()).unwrap().unwrap();
+        let mut sleep = tokio::process::Command::new("sleep");
+        let mut child = sleep.arg("1000").kill_on_drop(true).spawn().unwrap();
+        let process = ProcessIdentity::of(child.id().unwrap()).unwrap().unwrap();
         let told = std::cell::Cell::new(0);
         let watch = async { Err(io::Error::other("no descriptors left")) };
         let ended = end_of(&process, watch, |_| told.set(told.get() + 1));
         tokio::pin!(ended);
         let early = tokio::time::timeout(Duration::from_millis(100), &mut ended).await;
         assert!(early.is_err(), "it still runs");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        child.kill().await.unwrap();
         tokio::time::timeout(Duration::from_secs(30), ended).await.unwrap();
         assert_eq!(told.get(), 1);
     }

@@ -114,6 +114,31 @@ fn a_sidecar_that_dies_is_started_again_within_two_seconds() {
 }
 
 #[test]
+fn a_store_that_is_away_is_logged_once_and_not_at_every_attempt() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    let mut events = machine.start();
+    events.wait("daemon", "READY");
+    let [(nats, _), ..] = machine.sidecars();
+    let before = machine.log().len();
+    let (program, broken) = (machine.path("nats-server"), machine.path("nats-server.new"));
+    std::fs::copy("/bin/false", &broken).unwrap();
+    std::fs::rename(&broken, &program).unwrap();
+    signal(nats, Signal::KILL);
+    // Two seconds and more, in which each link tries to connect every 250 ms.
+    for _ in 0..5 {
+        events.wait("nats", "SIDECAR_DIED");
+    }
+    let log = machine.log().split_off(before);
+    for client in ["ployzd-coordinator", "ployzd-participant"] {
+        let said = log.lines().filter(|line| line.contains("WARN") && line.contains(client));
+        let said: Vec<_> = said.collect();
+        assert!(matches!(said[..], [_, _]), "that it broke, and why it does not come back: {log}");
+    }
+    assert!(!log.contains("async_nats"), "{log}");
+}
+
+#[test]
 fn with_a_store_that_hangs_the_status_says_so_at_once() {
     let Some(nats_server) = nats_server() else { return };
     let mut machine = Machine::found(&nats_server);
