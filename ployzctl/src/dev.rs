@@ -246,8 +246,8 @@ impl Home {
         let mut command = ployzd();
         command.arg("run").arg("--config").arg(self.config());
         command.stdin(Stdio::null()).stdout(file).stderr(twin);
-        // A group of its own: what is typed at this terminal does not reach it.
-        command.process_group(0).spawn().map_err(|error| cannot_run(&command, &error))
+        own_session(&mut command);
+        command.spawn().map_err(|error| cannot_run(&command, &error))
     }
 
     async fn wait(&self, client: &Client, child: &mut Child) -> Result<StatusView, Failure> {
@@ -321,6 +321,18 @@ async fn choose_runtime() -> (Runtime, String) {
 fn ployzd() -> Command {
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name("ployzd"));
     Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("ployzd")))
+}
+
+/// A session of its own: neither what is typed at this terminal nor its end reaches it.
+#[allow(unsafe_code)]
+fn own_session(command: &mut Command) {
+    // SAFETY: the closure runs between fork and exec and makes one system call, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            Ok(())
+        });
+    }
 }
 
 fn cannot_run(command: &Command, error: &std::io::Error) -> Failure {

@@ -112,6 +112,19 @@ fn a_cluster_is_founded_started_and_shown_then_taken_down_and_removed() {
 }
 
 #[test]
+fn the_daemon_leads_a_session_of_its_own() {
+    // The sixth field of its stat is its session; the name in the second has no blanks.
+    let bin = Bin::new("echo $$ $(cut -d' ' -f6 /proc/$$/stat) >$D/session; touch $D/started");
+    let fake = daemon(bin.data().join("started"));
+    let ran = bin.run(&fake, "dev up --runtime process");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let said = std::fs::read_to_string(bin.data().join("session")).unwrap();
+    let (pid, session) = said.trim().split_once(' ').unwrap();
+    assert_eq!(pid, session);
+    assert_eq!(bin.run(&fake, "dev destroy --yes").code, 0);
+}
+
+#[test]
 fn a_daemon_that_ends_at_once_is_told_with_its_last_words() {
     let bin = Bin::new("echo 'port 4222 is taken' >&2; exit 2");
     let ran = bin.run(&Fake::away(), "dev up --runtime process");
