@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::deploy::spec::Route;
+use crate::deploy::spec::{Route, ServiceSpec};
 use crate::digest::Digest;
 use crate::id::{Epoch, InstanceName, MachineId, Namespace, OperationId, ServiceName};
 use crate::machine::MachineRecord;
@@ -104,6 +104,16 @@ pub struct CommittedInstance {
     pub address: IpAddr,
     /// The port behind each port name, as others reach it at `address`.
     pub ports: BTreeMap<String, u16>,
+}
+
+/// `ns.<ns>.revision.<digest>`: immutable. The digest is that of the spec alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRevision {
+    /// Shape version.
+    pub v: u32,
+    /// The fields of the spec, beside `v`.
+    #[serde(flatten)]
+    pub spec: ServiceSpec,
 }
 
 /// `ns.<ns>.instance.<service>-<slot>`: the last thing that an operation did to a slot. Never says that it lives.

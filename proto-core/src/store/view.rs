@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::facts::{Claim, Cluster, Commit, Head, Lease};
+use super::facts::{Claim, Cluster, Commit, Head, Lease, ServiceRevision};
 use super::{Entry, Key, Revision, Scope};
 use crate::coordination::OperationRecord;
 use crate::deploy::spec::ServiceSpec;
@@ -92,13 +92,13 @@ impl Facts {
                     facts.commits.insert(commit.value.number, commit.value);
                 }
                 ["ns", _, "revision", name] => {
-                    let spec: Versioned<ServiceSpec> = read(entry)?;
+                    let revision: Versioned<ServiceRevision> = read(entry)?;
                     // By its key: a newer daemon's spec may have fields that this build's digest leaves out.
                     let digest = name.parse::<Digest>().map_err(|error| FactError {
                         key: entry.key.clone(),
                         detail: error.to_string(),
                     })?;
-                    facts.revisions.insert(digest, spec.value);
+                    facts.revisions.insert(digest, revision.value.spec);
                 }
                 ["host", _] | ["port", _, _] => {
                     facts.claims.insert(entry.key.clone(), read(entry)?);

@@ -12,7 +12,9 @@ use crate::daemon::EffectKind;
 use crate::id::Epoch;
 use crate::mutant::{self, Mutant};
 use crate::span::Span;
-use crate::store::facts::{Claim, Head, InstanceFact, InstanceLifecycle, Lease, VERSION};
+use crate::store::facts::{
+    Claim, Head, InstanceFact, InstanceLifecycle, Lease, ServiceRevision, VERSION,
+};
 use crate::store::{
     Facts, Key, Revision, Scope, StoreError, StoreReply, StoreRequest, Versioned, Write,
 };
@@ -233,11 +235,14 @@ impl Operation {
             .filter(|(digest, _)| !self.facts.revisions.contains_key(*digest))
             .skip(from)
             .take(REVISIONS_A_BATCH)
-            .map(|(digest, spec)| Write {
-                key: Key::revision(namespace, digest),
-                value: serde_json::to_value(spec).expect("facts are plain JSON"),
-                expect: None,
-                ttl: None,
+            .map(|(digest, spec)| {
+                let revision = ServiceRevision { v: VERSION, spec: spec.clone() };
+                Write {
+                    key: Key::revision(namespace, digest),
+                    value: serde_json::to_value(&revision).expect("facts are plain JSON"),
+                    expect: None,
+                    ttl: None,
+                }
             })
             .collect()
     }
