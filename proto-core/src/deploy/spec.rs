@@ -168,15 +168,14 @@ pub struct Rollout {
 
 /// What becomes of a deploy when a service's new instances do not become ready.
 ///
-/// Before the commit both undo everything that the deploy did, and the old instances serve on.
+/// A manifest that wants `rollback` is refused: a deploy fails before its commit or not at all, so there is never anything
+/// committed that could be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFailure {
-    /// The deploy is undone.
+    /// The deploy is undone before it commits, and the old instances serve on.
     #[default]
     Abort,
-    /// The deploy is undone; where it was committed already, the commit before it is made the head's content again.
-    Rollback,
 }
 
 /// In which order old instances go and new ones come. The head moves once, when all new ones are ready.

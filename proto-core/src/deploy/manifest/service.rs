@@ -30,8 +30,7 @@ pub(super) const RESTARTS: &[(&str, RestartPolicy)] = &[
     ("on-failure", RestartPolicy::OnFailure),
     ("no", RestartPolicy::No),
 ];
-pub(super) const ON_FAILURES: &[(&str, OnFailure)] =
-    &[("abort", OnFailure::Abort), ("rollback", OnFailure::Rollback)];
+pub(super) const ON_FAILURES: &[(&str, OnFailure)] = &[("abort", OnFailure::Abort)];
 
 /// The name, if it is one, and the spec. What was wrong is reported and read as its default.
 pub(super) fn read(
@@ -79,9 +78,25 @@ pub(super) fn read(
         routes: routes(reader, &table, only_port.as_ref()),
         readiness: readiness(reader, &table, only_port.as_ref()),
         ports,
-        on_failure: choice(reader, &table, "on_failure", ON_FAILURES).unwrap_or_default(),
+        on_failure: on_failure(reader, &table).unwrap_or_default(),
     };
     Some((name, spec))
+}
+
+fn on_failure(reader: &mut Reader, table: &Table<'_>) -> Option<OnFailure> {
+    let view = table.get("on_failure")?;
+    if matches!(&view.node.kind, Kind::String(text) if text == "rollback") {
+        let message = "a deploy whose instances do not become ready is always undone before it commits, so there is \
+                       nothing to roll back";
+        reader.wrong(
+            &view,
+            Code::Unsupported,
+            message.to_owned(),
+            "write \"abort\", or leave it out",
+        );
+        return None;
+    }
+    reader.choice(&view, ON_FAILURES)
 }
 
 fn choice<T: Copy>(

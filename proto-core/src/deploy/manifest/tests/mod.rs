@@ -177,6 +177,8 @@ const REFUSED: &[(&str, Code, &str)] = &[
     ),
     ("rollout = { batch = 0 }", Code::OutOfRange, "1 to 1000"),
     ("rollout = { drain = \"2h\" }", Code::OutOfRange, "0s to 1h"),
+    ("on_failure = \"rollback\"", Code::Unsupported, "write \"abort\""),
+    ("on_failure = \"retry\"", Code::InvalidValue, "\"abort\""),
     ("restart = \"unless-stopped\"", Code::InvalidValue, "\"always\""),
     ("user = \"a b\"", Code::InvalidValue, "uid:gid"),
     ("cap_add = [\"NET ADMIN\"]", Code::InvalidValue, "capabilities(7)"),

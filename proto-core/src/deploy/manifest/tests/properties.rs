@@ -122,7 +122,7 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
         prop::collection::btree_set(1..=65535_u16, 1..4),
         prop::collection::vec(route, 0..3),
         prop::option::of(readiness),
-        (strategy, span(3600), any::<bool>()),
+        (strategy, span(3600)),
         (0..3_u8, any::<u16>()),
     )
         .prop_map(
@@ -136,7 +136,7 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
                 rollout,
                 (network, machine_port),
             )| {
-                let ((mut strategy, mut batch), drain, rollback) = rollout;
+                let ((mut strategy, mut batch), drain) = rollout;
                 match network {
                     0 => workload.network = Network::Host,
                     1 => drop(workload.publish.insert(machine_port.max(1), "p0".into())),
@@ -168,7 +168,7 @@ fn service() -> impl Strategy<Value = ServiceSpec> {
                         .collect(),
                     readiness,
                     rollout: Rollout { strategy, batch, drain },
-                    on_failure: if rollback { OnFailure::Rollback } else { OnFailure::Abort },
+                    on_failure: OnFailure::Abort,
                 }
             },
         )
