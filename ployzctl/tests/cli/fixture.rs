@@ -12,7 +12,7 @@ use proto_core::id::{InstanceName, MachineId, OperationId};
 use proto_core::runtime::{InstanceSpec, InstanceState, ObservedInstance};
 use proto_core::span::Span;
 use proto_core::store::Scope;
-use proto_core::store::facts::{Commit, CommittedInstance, CommittedService};
+use proto_core::store::facts::{Allocation, Commit, CommittedInstance, CommittedService};
 use proto_core::time::UnixTime;
 
 pub(crate) const OPERATION: &str = "0123456789abcdef";
@@ -117,6 +117,7 @@ pub(crate) fn plan() -> Plan {
             commit: commit(2),
             removes_namespace: false,
             revisions: BTreeMap::new(),
+            allocation: Allocation { v: 1, machines: BTreeMap::new() },
             claims: BTreeMap::new(),
             releases: BTreeSet::new(),
         },

@@ -10,7 +10,7 @@ use crate::digest::Digest;
 use crate::id::{InstanceName, MachineId, OperationId, StepId};
 use crate::runtime::{InstanceSpec, Readiness};
 use crate::span::Span;
-use crate::store::facts::{Claim, Commit};
+use crate::store::facts::{Allocation, Claim, Commit};
 use crate::store::{Key, Scope};
 
 /// Everything an operation will do. `preview` prints exactly the plan that `apply` executes.
@@ -83,6 +83,8 @@ pub struct PlannedCommit {
     pub removes_namespace: bool,
     /// `ns.<ns>.revision.<digest>`: written before the batch, as they are immutable and named by their content.
     pub revisions: BTreeMap<Digest, ServiceSpec>,
+    /// `allocation.<ns>`: what the namespace takes after the commit.
+    pub allocation: Allocation,
     /// Claims to be held after the commit.
     pub claims: BTreeMap<Key, Claim>,
     /// Claims to be given up.

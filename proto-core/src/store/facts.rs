@@ -5,7 +5,7 @@
 //! ([`merge_unknown`]), so daemons one version apart can share a cluster.
 //! `docs/facts.md` lists every key; a test holds that page against a real store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -141,6 +141,34 @@ pub enum InstanceLifecycle {
     Started,
     /// It was stopped and removed, and nothing took its place.
     Removed,
+}
+
+/// `allocation.<ns>`: what the head of a namespace takes on each machine, so that the planner of another one sees it without
+/// reading every commit. Written in the commit batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocation {
+    /// Shape version.
+    pub v: u32,
+    /// By machine; machines without any are left out.
+    pub machines: BTreeMap<MachineId, MachineAllocation>,
+}
+
+/// What a namespace takes on one machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct MachineAllocation {
+    /// Thousandths of a core that are set aside.
+    #[serde(default)]
+    pub cpu_millis: u64,
+    /// Bytes of memory that are set aside.
+    #[serde(default)]
+    pub memory_bytes: u64,
+    /// Where its instances listen: ports by address.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses: BTreeMap<IpAddr, BTreeSet<u16>>,
+    /// Where instances of the commit before listened that are not in this one: a gateway that is behind, or a resolver that
+    /// remembers an answer, may still send there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub addresses_before: BTreeMap<IpAddr, BTreeSet<u16>>,
 }
 
 /// `host.<name>` and `port.<machine>.<n>`: who owns a host name or a machine's port. Written in the commit batch.

@@ -107,6 +107,18 @@ impl Key {
         Self::of(&["ns", ns.as_str(), "instance", &format!("{service}-{slot}")])
     }
 
+    /// `allocation`: what every namespace takes.
+    #[must_use]
+    pub fn allocations() -> Self {
+        Self::of(&["allocation"])
+    }
+
+    /// `allocation.<ns>`
+    #[must_use]
+    pub fn allocation(ns: &Namespace) -> Self {
+        Self::of(&["allocation", ns.as_str()])
+    }
+
     /// `host`: all claims of host names.
     #[must_use]
     pub fn hosts() -> Self {

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::facts::{Claim, Cluster, Commit, Head, Lease, ServiceRevision};
+use super::facts::{Allocation, Claim, Cluster, Commit, Head, Lease, ServiceRevision};
 use super::{Entry, Key, Revision, Scope};
 use crate::coordination::OperationRecord;
 use crate::deploy::spec::ServiceSpec;
@@ -32,6 +32,8 @@ pub struct Facts {
     pub commits: BTreeMap<u64, Commit>,
     /// `ns.<ns>.revision.*` of the namespace.
     pub revisions: BTreeMap<Digest, ServiceSpec>,
+    /// `allocation.*`, by namespace.
+    pub allocations: BTreeMap<Namespace, Versioned<Allocation>>,
     /// `host.*` and `port.*`, released ones too.
     pub claims: BTreeMap<Key, Versioned<Claim>>,
     /// `op.*`.
@@ -64,6 +66,7 @@ impl Facts {
             Key::cluster(),
             Key::machines(),
             Key::namespace(namespace),
+            Key::allocations(),
             Key::hosts(),
             Key::ports(),
             Key::operations(),
@@ -99,6 +102,13 @@ impl Facts {
                         detail: error.to_string(),
                     })?;
                     facts.revisions.insert(digest, revision.value.spec);
+                }
+                ["allocation", name] => {
+                    let namespace = Namespace::new(name).map_err(|error| FactError {
+                        key: entry.key.clone(),
+                        detail: error.to_string(),
+                    })?;
+                    facts.allocations.insert(namespace, read(entry)?);
                 }
                 ["host", _] | ["port", _, _] => {
                     facts.claims.insert(entry.key.clone(), read(entry)?);

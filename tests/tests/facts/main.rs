@@ -179,12 +179,17 @@ fn check_values(page: &Page, writes: &[(String, Message)]) -> anyhow::Result<()>
                 Some(WEEK)
             }
             "ns.<ns>.instance.<service>-<slot>" if value["lifecycle"] == "removed" => Some(WEEK),
+            // Of a namespace that is gone: nothing but the addresses that it left.
+            "allocation.<ns>" if takes_nothing(&value) => Some("3600s"),
             _ => None,
         };
         ensure!(ttl == expected, "{key} lives {ttl:?} and should live {expected:?}: {value}");
         match row.kind.as_str() {
             // Intent stands until somebody changes or gives up what it says.
-            "intent" => ensure!(ttl.is_none() || released, "{key} is intent and expires: {ttl:?}"),
+            "intent" => ensure!(
+                ttl.is_none() || released || takes_nothing(&value),
+                "{key} is intent and expires: {ttl:?}"
+            ),
             "status" => ensure!(
                 value["operation"].is_string() || key.starts_with("op."),
                 "{key} is status and names no operation: {value}"
@@ -199,6 +204,11 @@ fn check_values(page: &Page, writes: &[(String, Message)]) -> anyhow::Result<()>
         ensure!(!once || times == 1, "{key} was written {times} times");
     }
     Ok(())
+}
+
+fn takes_nothing(allocation: &Value) -> bool {
+    let machines = allocation["machines"].as_object();
+    machines.is_some_and(|all| all.values().all(|machine| machine["addresses"].is_null()))
 }
 
 /// Every operation goes through the phases in an order of the page, and every phase of the page is gone through.

@@ -26,6 +26,8 @@ const RECORD_TTL: Span = Span::from_secs(7 * 24 * 3600);
 const MARK_TTL: Span = Span::from_secs(3600);
 /// How long a released claim or lease is still there to be read.
 const RELEASED_TTL: Span = Span::from_secs(1);
+/// How long the addresses of a removed namespace are left alone.
+const ADDRESSES_TTL: Span = Span::from_secs(3600);
 /// How many revisions are written in one batch.
 const REVISIONS_A_BATCH: usize = 200;
 
@@ -283,7 +285,17 @@ impl Operation {
             expect,
             ttl: None,
         };
+        let key = Key::allocation(namespace);
+        let there = self.facts.allocations.get(namespace);
+        let allocation =
+            (there.map(|there| &there.value) != Some(&planned.allocation)).then(|| Write {
+                key,
+                value: serde_json::to_value(&planned.allocation).expect("facts are plain JSON"),
+                expect: Some(there.map_or(Revision::ABSENT, |there| there.revision)),
+                ttl: planned.removes_namespace.then_some(ADDRESSES_TTL),
+            });
         let mut writes = vec![commit];
+        writes.extend(allocation);
         writes.extend(claims);
         writes.extend(released);
         writes.push(head);

@@ -59,6 +59,8 @@ pub struct Candidate {
     pub cpu_millis: u32,
     /// Bytes of memory, in the same sense.
     pub memory_bytes: u64,
+    /// Ports of the machine that others than this namespace have.
+    pub ports_taken: BTreeSet<u16>,
 }
 
 /// What is to be placed.
@@ -243,7 +245,7 @@ impl<'a> World<'a> {
                 candidate,
                 cpu_left: candidate.cpu_millis,
                 memory_left: candidate.memory_bytes,
-                ports: BTreeSet::new(),
+                ports: candidate.ports_taken.clone(),
                 instances: 0,
             })
             .collect();

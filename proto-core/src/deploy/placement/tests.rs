@@ -24,6 +24,7 @@ fn machine(id: &str, az: &str) -> Candidate {
         region_role: RegionRole::Compute,
         cpu_millis: 8_000,
         memory_bytes: 16 * GIB,
+        ports_taken: BTreeSet::new(),
     }
 }
 

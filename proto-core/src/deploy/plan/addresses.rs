@@ -7,12 +7,31 @@ use crate::id::MachineId;
 use crate::machine::{Addressing, MachineRecord};
 use crate::store::Facts;
 
-/// The addresses that are in use: seen on a machine, in the head, or drawn by an unfinished operation.
+/// The addresses that a new instance cannot have, and those that it had better not have.
+///
+/// In use is what was seen on a machine, what a head of any namespace holds, and what an unfinished operation drew. Left a moment
+/// ago is what the commit before held: a gateway that is behind, or a resolver that remembers an answer, would send requests
+/// meant for the old instance to the new one. Such an address is drawn only if there is no other.
 ///
 /// Two operations that plan at the same time may draw the same one; the participant lets only the first have it.
 #[derive(Default)]
 pub(super) struct Addresses {
-    used: BTreeMap<MachineId, BTreeSet<(IpAddr, u16)>>,
+    used: BTreeMap<MachineId, Endpoints>,
+    left: BTreeMap<MachineId, Endpoints>,
+}
+
+/// Addresses with port 0, and addresses with each of their ports.
+type Endpoints = BTreeSet<(IpAddr, u16)>;
+
+fn take(
+    endpoints: &mut BTreeMap<MachineId, Endpoints>,
+    machine: &MachineId,
+    address: IpAddr,
+    ports: impl IntoIterator<Item = u16>,
+) {
+    let endpoints = endpoints.entry(machine.clone()).or_default();
+    endpoints.insert((address, 0));
+    endpoints.extend(ports.into_iter().map(|port| (address, port)));
 }
 
 impl Addresses {
@@ -23,26 +42,30 @@ impl Addresses {
         let mut this = Self::default();
         for (machine, seen) in observations {
             for instance in &seen.instances {
-                this.take(machine, instance.spec.address, &instance.spec.ports);
+                let ports = instance.spec.ports.values().copied();
+                take(&mut this.used, machine, instance.spec.address, ports);
             }
         }
         let committed = facts.head_commit().into_iter().flat_map(|head| head.services.values());
         for instance in committed.flat_map(|service| service.slots.values()) {
-            this.take(&instance.machine, instance.address, &instance.ports);
+            let ports = instance.ports.values().copied();
+            take(&mut this.used, &instance.machine, instance.address, ports);
+        }
+        for (machine, there) in facts.allocations.values().flat_map(|a| &a.value.machines) {
+            for (address, ports) in &there.addresses {
+                take(&mut this.used, machine, *address, ports.iter().copied());
+            }
+            for (address, ports) in &there.addresses_before {
+                take(&mut this.left, machine, *address, ports.iter().copied());
+            }
         }
         let plans = facts.operations.values().filter_map(|op| op.value.plan.as_ref());
         for step in plans.flat_map(|plan| &plan.steps) {
             if let Action::Ensure { spec } = &step.action {
-                this.take(&step.machine, spec.address, &spec.ports);
+                take(&mut this.used, &step.machine, spec.address, spec.ports.values().copied());
             }
         }
         this
-    }
-
-    fn take(&mut self, machine: &MachineId, address: IpAddr, ports: &BTreeMap<String, u16>) {
-        let used = self.used.entry(machine.clone()).or_default();
-        used.insert((address, 0));
-        used.extend(ports.values().map(|port| (address, *port)));
     }
 
     /// The address of a new instance, and what its port names stand for there. `None`: all are in use.
@@ -53,24 +76,36 @@ impl Addresses {
         ports: &BTreeMap<String, u16>,
     ) -> Option<(IpAddr, BTreeMap<String, u16>)> {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let used = self.used.entry(machine.id.clone()).or_default();
+        let none = Endpoints::new();
+        let used = self.used.get(&machine.id).unwrap_or(&none);
+        let left = self.left.get(&machine.id).unwrap_or(&none);
         let (address, ports) = match machine.addressing {
             Addressing::Subnet(_) if host_network => (loopback, ports.clone()),
             Addressing::Subnet(subnet) => {
                 let [a, b, c, _] = subnet.octets();
-                let address = (2..=254)
-                    .map(|d| IpAddr::V4(Ipv4Addr::new(a, b, c, d)))
-                    .find(|address| !used.contains(&(*address, 0)))?;
+                let all = (2..=254).map(|d| (IpAddr::V4(Ipv4Addr::new(a, b, c, d)), 0));
+                let (address, _) = free(all, used, left).next()?;
                 (address, ports.clone())
             }
             Addressing::Loopback { first, last } => {
-                let mut free = (first..=last).filter(|port| !used.contains(&(loopback, *port)));
+                let mut free = free((first..=last).map(|port| (loopback, port)), used, left);
                 let drawn: Option<BTreeMap<_, _>> =
-                    ports.keys().map(|name| Some((name.clone(), free.next()?))).collect();
+                    ports.keys().map(|name| Some((name.clone(), free.next()?.1))).collect();
                 (loopback, drawn?)
             }
         };
-        self.take(&machine.id, address, &ports);
+        take(&mut self.used, &machine.id, address, ports.values().copied());
         Some((address, ports))
     }
+}
+
+/// Those that are not in use, the ones that nobody left a moment ago first.
+fn free<'a>(
+    all: impl Iterator<Item = (IpAddr, u16)> + Clone + 'a,
+    used: &'a Endpoints,
+    left: &'a Endpoints,
+) -> impl Iterator<Item = (IpAddr, u16)> + 'a {
+    let unused = all.filter(|endpoint| !used.contains(endpoint));
+    let fresh = unused.clone().filter(|endpoint| !left.contains(endpoint));
+    fresh.chain(unused.filter(|endpoint| left.contains(endpoint)))
 }

@@ -4,6 +4,9 @@
 //! services shall be (`target`); what must be done to get there is one question (`steps`).
 
 mod addresses;
+mod allocation;
+#[cfg(test)]
+mod shared_tests;
 mod steps;
 mod target;
 #[cfg(test)]
@@ -166,6 +169,7 @@ impl<'a> Planner<'a> {
                 format!("the commit would take {size} bytes; {MAX_COMMIT_BYTES} are the limit");
             return Err(ErrorBody::new("COMMIT_TOO_LARGE", message));
         }
+        let allocation = self.allocation(&slots);
         let claims = self.claims(&slots)?;
         let releases = self
             .facts
@@ -196,6 +200,7 @@ impl<'a> Planner<'a> {
                 commit,
                 removes_namespace: self.target.removes_namespace,
                 revisions,
+                allocation,
                 claims,
                 releases,
             },
@@ -296,17 +301,20 @@ impl<'a> Planner<'a> {
             .filter(|(_, target)| !target.stopped)
             .map(|(name, target)| (name.clone(), target.spec.clone()))
             .collect();
-        let candidates: Vec<_> = self
+        let mut candidates: Vec<_> = self
             .facts
             .machines
             .values()
             .filter_map(|record| {
                 let seen = self.observations.get(&record.id)?;
+                let (cpu, memory) = self.taken_by_others(&record.id);
+                let cpu = u32::try_from(cpu).unwrap_or(u32::MAX);
                 Some(Candidate {
                     record: record.clone(),
                     region_role: RegionRole::default(),
-                    cpu_millis: seen.facts.cpu_total_millis,
-                    memory_bytes: seen.facts.memory_total_bytes,
+                    cpu_millis: seen.facts.cpu_total_millis.saturating_sub(cpu),
+                    memory_bytes: seen.facts.memory_total_bytes.saturating_sub(memory),
+                    ports_taken: self.ports_of_others(&record.id, seen),
                 })
             })
             .collect();
@@ -317,15 +325,22 @@ impl<'a> Planner<'a> {
                 ((*name).clone(), slots)
             })
             .collect();
-        let request = placement::Request {
-            services: &services,
-            candidates: &candidates,
-            current: &current,
-            keep_on_draining: false,
+        let place = |candidates: &[Candidate]| {
+            placement::place(placement::Request {
+                services: &services,
+                candidates,
+                current: &current,
+                keep_on_draining: false,
+            })
         };
-        match placement::place(request) {
+        match place(&candidates) {
             Ok(assignment) => Ok(assignment.slots),
             Err(refusals) => {
+                // If it is for the ports of others alone, the checks that follow say whose they are.
+                candidates.iter_mut().for_each(|candidate| candidate.ports_taken.clear());
+                if let Ok(assignment) = place(&candidates) {
+                    return Ok(assignment.slots);
+                }
                 let all: Vec<_> = refusals.iter().map(ToString::to_string).collect();
                 Err(ErrorBody::new("NO_PLACE", all.join("; ")).next("ployzctl status"))
             }

@@ -92,6 +92,9 @@ impl Cluster {
             Head { v: VERSION, commit: commit.number, removed: plan.commit.removes_namespace };
         self.facts.head = Some(Versioned { revision: Revision(commit.number), value: head });
         self.facts.revisions.extend(plan.commit.revisions.clone());
+        let allocation =
+            Versioned { revision: Revision(commit.number), value: plan.commit.allocation.clone() };
+        self.facts.allocations.insert(commit.namespace.clone(), allocation);
         self.facts.commits.insert(commit.number, commit);
         plan
     }
