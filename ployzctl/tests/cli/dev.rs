@@ -114,7 +114,9 @@ fn a_cluster_is_founded_started_and_shown_then_taken_down_and_removed() {
 #[test]
 fn the_daemon_leads_a_session_of_its_own() {
     // The sixth field of its stat is its session; the name in the second has no blanks.
-    let bin = Bin::new("echo $$ $(cut -d' ' -f6 /proc/$$/stat) >$D/session; touch $D/started");
+    let bin = Bin::new(
+        "echo $$ $(cut -d' ' -f6 /proc/$$/stat) >$D/session; touch $D/started; exec sleep 2",
+    );
     let fake = daemon(bin.data().join("started"));
     let ran = bin.run(&fake, "dev up --runtime process");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
