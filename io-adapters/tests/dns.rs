@@ -282,3 +282,19 @@ async fn what_is_no_query_does_no_harm() {
     assert_eq!(data(&answer.answers), ["127.0.0.11"]);
     dns.stop().await;
 }
+
+#[tokio::test]
+async fn a_bridge_that_is_not_there_yet_is_no_reason_to_stay_down_and_a_wrong_address_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    // An address of documentation (RFC 5737), which no interface has.
+    let nowhere: SocketAddr = "192.0.2.1:0".parse().unwrap();
+    let mut config = DnsConfig::new(vec!["127.0.0.1:0".parse().unwrap()], at("s"), at("j"));
+    config.bridge = Some(nowhere);
+    let server = DnsServer::bind(config.clone()).await.unwrap();
+    assert_eq!(server.addresses()[1].ip(), nowhere.ip());
+    drop(server);
+    config.listen.push(nowhere);
+    let error = DnsServer::bind(config).await.unwrap_err().to_string();
+    assert!(error.contains("192.0.2.1:0"), "{error}");
+}

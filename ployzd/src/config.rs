@@ -106,6 +106,10 @@ pub(crate) struct Listener {
 pub(crate) struct Dns {
     /// Addresses with ports.
     pub(crate) listen: Vec<SocketAddr>,
+    /// Whether containers ask it: it then listens on port 53 of the machine's own address in their network too. Docker runtime only, and
+    /// the daemon must be allowed to use that port.
+    #[serde(default)]
+    pub(crate) containers: bool,
     /// Who answers for other names; empty: the machine's own resolvers.
     #[serde(default)]
     pub(crate) upstream: Vec<SocketAddr>,
@@ -145,6 +149,9 @@ impl Config {
         {
             return wrong("runtime.subnet is the address of a /24: it ends in .0");
         }
+        if self.dns.containers && self.container_dns().is_none() {
+            return wrong("dns.containers is for the Docker runtime");
+        }
         if self.gateway.listen.is_empty() || self.dns.listen.is_empty() {
             return wrong("gateway.listen and dns.listen name at least one address each");
         }
@@ -155,6 +162,16 @@ impl Config {
     pub(crate) fn cluster(&self) -> (&str, &str) {
         let Cluster::Single { name, id } = &self.cluster;
         (name, id)
+    }
+
+    /// The DNS server that containers ask, if they do: the machine's own address in their network.
+    pub(crate) fn container_dns(&self) -> Option<Ipv4Addr> {
+        match self.runtime {
+            Runtime::Docker { subnet, .. } if self.dns.containers => {
+                Some(Ipv4Addr::from_bits(subnet.to_bits() + 1))
+            }
+            _ => None,
+        }
     }
 
     /// A path below the data directory.
@@ -202,5 +219,26 @@ mod tests {
         let error =
             load("data_dir = \"/x\"\nsocket = \"/y\"\n[cluster]\nmode = \"raft\"\n").unwrap_err();
         assert!(error.contains("raft") && error.contains("single"), "{error}");
+    }
+
+    #[test]
+    fn containers_ask_the_first_address_of_their_subnet_and_processes_have_none() {
+        let text = r#"
+            data_dir = "/x"
+            socket = "/y"
+            cluster = { mode = "single", name = "n", id = "00" }
+            machine = { id = "m1", region = "local" }
+            runtime = { kind = "docker", socket = "/z", subnet = "10.101.7.0" }
+            nats = { server = "/n", port = 1 }
+            gateway = { listen = ["127.0.0.1:1"] }
+            dns = { listen = ["127.0.0.1:2"], containers = true }
+        "#;
+        assert_eq!(load(text).unwrap().container_dns(), Some(Ipv4Addr::new(10, 101, 7, 1)));
+        let off = text.replace(", containers = true", "");
+        assert_eq!(load(&off).unwrap().container_dns(), None);
+        let docker = r#"kind = "docker", socket = "/z", subnet = "10.101.7.0""#;
+        let process = r#"kind = "process", first_port = 1, last_port = 2"#;
+        let error = load(&text.replace(docker, process)).unwrap_err();
+        assert!(error.contains("dns.containers is for the Docker runtime"), "{error}");
     }
 }

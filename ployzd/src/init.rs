@@ -101,7 +101,11 @@ pub(crate) fn init(args: InitArgs) -> anyhow::Result<()> {
         },
         nats: Nats { server: nats_server, port: args.nats_port },
         gateway: Listener { listen: args.gateway_listen },
-        dns: Dns { listen: args.dns_listen, upstream: Vec::new() },
+        dns: Dns {
+            listen: args.dns_listen,
+            containers: matches!(args.runtime, RuntimeArg::Docker) && is_root()?,
+            upstream: Vec::new(),
+        },
     };
     private_dir(&args.data_dir)?;
     private_dir(&config.path("nats"))?;
@@ -115,6 +119,13 @@ pub(crate) fn init(args: InitArgs) -> anyhow::Result<()> {
     // Last: a half-founded cluster can be founded again.
     files::write_atomic(&path, text.as_bytes(), 0o600)?;
     Ok(())
+}
+
+/// Only root may use port 53, where containers ask.
+fn is_root() -> anyhow::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let own = std::fs::metadata("/proc/self").context("/proc does not show this process")?;
+    Ok(own.uid() == 0)
 }
 
 fn private_dir(path: &Path) -> anyhow::Result<()> {

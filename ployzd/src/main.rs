@@ -32,8 +32,8 @@ use std::process::ExitCode;
 use clap::Parser;
 
 /// What is logged if `PLOYZ_LOG` says nothing else. The NATS library tells each failed attempt to connect in several lines; what is worth
-/// knowing of it, our own link tells once.
-const LOG: &str = "info,async_nats=off";
+/// knowing of it, our own link tells once. The DNS library tells every query.
+const LOG: &str = "info,async_nats=off,hickory_server=warn";
 
 /// The daemon of a Ployz machine.
 #[derive(Debug, Parser)]

@@ -26,6 +26,7 @@ impl Runtime {
                 let (_, id) = config.cluster();
                 let mut docker = DockerConfig::new(id);
                 docker.socket = socket.clone();
+                docker.dns = config.container_dns();
                 Self::Docker(Docker::new(docker))
             }
             Kind::Process { .. } => {

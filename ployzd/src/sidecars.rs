@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -243,6 +244,8 @@ impl Sidecars {
                     self.config.control_socket("dns"),
                     self.config.path("dns.snapshot.json"),
                 );
+                let bridge = self.config.container_dns();
+                serve.bridge = bridge.map(|address| SocketAddr::new(address.into(), 53));
                 serve.upstream = self.config.dns.upstream.clone();
                 self.role("dns", serve)?
             }

@@ -9,6 +9,7 @@ mod upstream;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use hickory_server::Server;
 use proto_core::routing::{DnsZone, Projection};
 use proto_core::span::Span;
 use proto_core::store::FollowEvent;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{mpsc, watch};
@@ -31,6 +33,8 @@ pub use crate::gateway::StartError;
 const TCP_IDLE: Duration = Duration::from_secs(10);
 /// How many answers may wait on a TCP connection.
 const TCP_ANSWERS: usize = 64;
+/// How many TCP connections may wait to be accepted.
+const TCP_BACKLOG: i32 = 1024;
 /// How many ports are tried when any free one will do for both UDP and TCP.
 const BIND_ATTEMPTS: usize = 16;
 
@@ -40,6 +44,9 @@ const BIND_ATTEMPTS: usize = 16;
 pub struct DnsConfig {
     /// Where it listens, UDP and TCP; port 0 takes a free one.
     pub listen: Vec<SocketAddr>,
+    /// Where containers ask it: an address of a bridge, which may not be there yet, and may go and come back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bridge: Option<SocketAddr>,
     /// Its control socket ([`crate::control`]).
     pub control_socket: PathBuf,
     /// Where the last good state is kept.
@@ -69,6 +76,7 @@ impl DnsConfig {
     pub fn new(listen: Vec<SocketAddr>, control_socket: PathBuf, snapshot: PathBuf) -> Self {
         Self {
             listen,
+            bridge: None,
             control_socket,
             snapshot,
             upstream: Vec::new(),
@@ -128,9 +136,10 @@ impl DnsServer {
             return Err(StartError::Config("listen: at least one address is wanted".to_owned()));
         }
         let (mut sockets, mut addresses) = (Vec::new(), Vec::new());
-        for &address in &config.listen {
+        let there = config.listen.iter().map(|address| (*address, false));
+        for (address, ahead) in there.chain(config.bridge.map(|address| (address, true))) {
             let (pair, bound) =
-                bind(address).await.map_err(|error| StartError::Listen { address, error })?;
+                bind(address, ahead).map_err(|error| StartError::Listen { address, error })?;
             sockets.push(pair);
             addresses.push(bound);
         }
@@ -208,14 +217,16 @@ impl DnsServer {
     }
 }
 
-/// The same port for UDP and TCP.
-async fn bind(address: SocketAddr) -> io::Result<((UdpSocket, TcpListener), SocketAddr)> {
+/// The same port for UDP and TCP. `ahead`: also while no interface has the address yet.
+fn bind(address: SocketAddr, ahead: bool) -> io::Result<((UdpSocket, TcpListener), SocketAddr)> {
     let mut attempts = 0;
     loop {
-        let tcp = TcpListener::bind(address).await?;
+        let tcp = socket(address, SocketType::STREAM, ahead)?;
+        rustix::net::listen(&tcp, TCP_BACKLOG)?;
+        let tcp = TcpListener::from_std(tcp.into())?;
         let bound = tcp.local_addr()?;
-        match UdpSocket::bind(bound).await {
-            Ok(udp) => return Ok(((udp, tcp), bound)),
+        match socket(bound, SocketType::DGRAM, ahead) {
+            Ok(udp) => return Ok(((UdpSocket::from_std(udp.into())?, tcp), bound)),
             // Any port was asked for, and this one is taken on UDP only.
             Err(error) if address.port() == 0 && attempts < BIND_ATTEMPTS => {
                 tracing::debug!(%bound, %error, "trying another port");
@@ -224,6 +235,22 @@ async fn bind(address: SocketAddr) -> io::Result<((UdpSocket, TcpListener), Sock
             Err(error) => return Err(error),
         }
     }
+}
+
+fn socket(address: SocketAddr, kind: SocketType, ahead: bool) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, kind, flags, None)?;
+    if kind == SocketType::STREAM {
+        // Connections of a predecessor that wait for their end don't keep the port.
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
+    if ahead {
+        // For both families, as the kernel has it.
+        sockopt::set_ip_freebind(&socket, true)?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    Ok(socket)
 }
 
 /// The name servers of a resolv.conf; a file that can't be read has none.
