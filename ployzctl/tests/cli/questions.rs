@@ -1,5 +1,9 @@
 //! Listings: as text and as JSON.
 
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 use std::process::Stdio;
 
 use proto_core::api::views::{
@@ -168,6 +172,33 @@ fn a_daemon_that_does_not_answer_in_time_is_silent() {
     let ran = fake.run("status --timeout 1");
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.starts_with("error[DAEMON_SILENT]: "), "{}", ran.stderr);
+}
+
+#[test]
+fn a_socket_that_is_not_permitted_is_told_apart_from_one_that_is_not_there() {
+    let fake = Fake::saying(status());
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    };
+    // Where anybody may run it: the build's directory can be a private one.
+    let program = fake.socket().with_file_name("ployzctl");
+    std::fs::copy(env!("CARGO_BIN_EXE_ployzctl"), &program).unwrap();
+    mode(&program, 0o755);
+    mode(program.parent().unwrap(), 0o755);
+    let mut command = std::process::Command::new(&program);
+    command.arg("status").env_clear().env("PLOYZ_SOCKET", fake.socket()).stdin(Stdio::null());
+    // Nothing is forbidden to root, so root becomes nobody; everybody else forbids it to himself.
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        mode(&fake.socket(), 0o600);
+        command.uid(65_534).gid(65_534);
+    } else {
+        mode(&fake.socket(), 0o000);
+    }
+    let ran = Ran::of(command.output().unwrap());
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("error[SOCKET_FORBIDDEN]: "), "{}", ran.stderr);
+    assert!(fake.seen().is_empty());
+    assert!(Fake::away().run("status").stderr.starts_with("error[DAEMON_AWAY]: "));
 }
 
 #[test]
