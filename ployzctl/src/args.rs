@@ -150,6 +150,11 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+    /// Write the man pages into a directory
+    Man {
+        /// The directory, made if it is not there
+        dir: PathBuf,
+    },
     /// The versions of this program and of the daemon
     Version,
 }

@@ -20,6 +20,7 @@ mod paths;
 mod render;
 mod workload;
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -101,6 +102,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         }
         Command::Events { follow } => events(client, out, follow).await,
         Command::Completions { shell } => completions(out, shell),
+        Command::Man { dir } => man(&dir),
         Command::Version => version(client, out).await,
     }
 }
@@ -149,6 +151,14 @@ fn completions(out: Out, shell: clap_complete::Shell) -> Result<u8, Failure> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "ployzctl", &mut script);
     out.text(&String::from_utf8_lossy(&script))?;
+    Ok(OK)
+}
+
+/// A page for the program and for each command: `ployzctl.1`, `ployzctl-deploy.1`, `ployzctl-deploy-preview.1`.
+fn man(dir: &Path) -> Result<u8, Failure> {
+    let failed = |error: &std::io::Error| Failure::file("write", dir, error);
+    std::fs::create_dir_all(dir).map_err(|error| failed(&error))?;
+    clap_mangen::generate_to(Cli::command(), dir).map_err(|error| failed(&error))?;
     Ok(OK)
 }
 

@@ -209,7 +209,7 @@ fn an_answer_of_another_shape_is_no_answer() {
 }
 
 #[test]
-fn version_and_completions_need_no_daemon() {
+fn version_completions_and_man_pages_need_no_daemon() {
     let fake = Fake::away();
     let ran = fake.run("version");
     assert_eq!(ran.code, 0);
@@ -223,4 +223,10 @@ fn version_and_completions_need_no_daemon() {
         let ran = fake.run(&format!("completions {shell}"));
         assert!(ran.code == 0 && ran.stdout.contains("ployzctl"), "{shell}");
     }
+    assert_eq!(fake.run("man pages/man1").code, 0);
+    let pages = fake.socket().with_file_name("pages").join("man1");
+    // A page for a command of a command too.
+    let page = std::fs::read_to_string(pages.join("ployzctl-deploy-preview.1")).unwrap();
+    assert!(page.contains(".TH") && page.contains("change nothing"), "{page}");
+    assert!(pages.join("ployzctl.1").exists() && pages.join("ployzctl-exec.1").exists());
 }
