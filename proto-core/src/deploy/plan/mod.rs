@@ -5,6 +5,9 @@
 
 mod addresses;
 mod allocation;
+mod limits;
+#[cfg(test)]
+mod limits_tests;
 #[cfg(test)]
 mod shared_tests;
 mod steps;
@@ -28,9 +31,6 @@ use crate::runtime::{InstanceSpec, InstanceState, Network, ObservedInstance, Res
 use crate::store::facts::{Claim, Commit, CommittedInstance, CommittedService, VERSION};
 use crate::store::{Facts, Key};
 use crate::time::UnixTime;
-
-/// The largest commit that is stored, in bytes of JSON.
-const MAX_COMMIT_BYTES: usize = 512 * 1024;
 
 /// What the planner says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,6 +153,7 @@ impl<'a> Planner<'a> {
     }
 
     fn plan(mut self) -> Result<Planned, ErrorBody> {
+        self.check_target()?;
         let slots = self.slots()?;
         self.check_machines(&slots)?;
         let commit = self.commit(&slots);
@@ -162,12 +163,6 @@ impl<'a> Planner<'a> {
         if (same || gone) && slots.new.is_empty() && slots.old.is_empty() && slots.strays.is_empty()
         {
             return Ok(Planned::AlreadyDone { commit: self.facts.head_number() });
-        }
-        let size = serde_json::to_vec(&commit).map_or(0, |json| json.len());
-        if size > MAX_COMMIT_BYTES {
-            let message =
-                format!("the commit would take {size} bytes; {MAX_COMMIT_BYTES} are the limit");
-            return Err(ErrorBody::new("COMMIT_TOO_LARGE", message));
         }
         let allocation = self.allocation(&slots);
         let claims = self.claims(&slots)?;
@@ -190,11 +185,11 @@ impl<'a> Planner<'a> {
             .filter(|(digest, _)| !self.facts.revisions.contains_key(digest))
             .collect();
         let (steps, cleanup) = self.steps(&slots);
-        Ok(Planned::Plan(Box::new(Plan {
-            operation: self.operation,
+        let plan = Plan {
+            operation: self.operation.clone(),
             scope: self.request.scope(),
             baseline: baseline(self.facts, self.observations, &self.namespace),
-            notes: self.notes,
+            notes: std::mem::take(&mut self.notes),
             steps,
             commit: PlannedCommit {
                 commit,
@@ -205,7 +200,9 @@ impl<'a> Planner<'a> {
                 releases,
             },
             cleanup,
-        })))
+        };
+        self.check_plan(&plan, &slots)?;
+        Ok(Planned::Plan(Box::new(plan)))
     }
 
     fn observed(&self, machine: &MachineId, name: &InstanceName) -> Option<&ObservedInstance> {

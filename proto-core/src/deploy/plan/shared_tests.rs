@@ -23,11 +23,11 @@ const MACHINES: [&str; 2] = ["m1", "m2"];
 
 /// Two machines of two cores and 4 GiB, and what each namespace has there.
 #[derive(Default)]
-struct World {
+pub(super) struct World {
     /// Without what belongs to one namespace alone.
     shared: Facts,
     own: BTreeMap<Namespace, Facts>,
-    seen: BTreeMap<MachineId, MachineObservation>,
+    pub(super) seen: BTreeMap<MachineId, MachineObservation>,
 }
 
 fn id(name: &str) -> MachineId {
@@ -43,7 +43,7 @@ fn versioned<T>(value: T) -> Versioned<T> {
 }
 
 impl World {
-    fn new(addressing: [Addressing; 2]) -> Self {
+    pub(super) fn new(addressing: [Addressing; 2]) -> Self {
         let mut world = Self::default();
         for (name, addressing) in MACHINES.into_iter().zip(addressing) {
             let record = MachineRecord {
@@ -93,7 +93,7 @@ impl World {
     }
 
     /// Does what the engine and the machines would do; the code if it is refused.
-    fn apply(&mut self, request: &OperationRequest) -> Result<Plan, String> {
+    pub(super) fn apply(&mut self, request: &OperationRequest) -> Result<Plan, String> {
         let plan = match self.plan(request) {
             Planned::Plan(plan) => *plan,
             Planned::AlreadyDone { .. } => return Err("ALREADY_DONE".to_owned()),

@@ -1,0 +1,82 @@
+//! What store and bus would refuse half-way is refused here, before anything changes.
+
+use super::{Planner, Slots};
+use crate::api::ErrorBody;
+use crate::coordination::plan::Plan;
+use crate::deploy::manifest::Code;
+use crate::deploy::spec::{Manifest, Replicas};
+use crate::deploy::validate::{MAX_COMMIT_BYTES, validate};
+
+/// The most instances of a counted service.
+pub(super) const MAX_REPLICAS: u32 = 1000;
+/// The most writes of a batch: the store takes 900.
+pub(super) const MAX_WRITES: usize = 900;
+/// Writes of a batch besides claims and lifecycle facts: commit, allocation, head, lease, record.
+pub(super) const OTHER_WRITES: usize = 5;
+/// The largest plan and request together, in bytes of JSON. Their record must fit into one message of the store, 2 MiB, also
+/// when notes and an error with its log lines are added. A command to a machine holds one spec, which is below
+/// [`MAX_COMMIT_BYTES`], so it is within the bus's 1 MiB.
+pub(super) const MAX_RECORD_BYTES: usize = 1664 * 1024;
+
+fn bytes(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+}
+
+impl Planner<'_> {
+    /// What shows before anything is placed. A request that came without a manifest's text is held to the same limits.
+    pub(super) fn check_target(&self) -> Result<(), ErrorBody> {
+        let running = self.target.services.iter().filter(|(_, target)| !target.stopped);
+        for (name, target) in running {
+            if let Replicas::Count(count) = target.spec.placement.replicas
+                && count > MAX_REPLICAS
+            {
+                let message = format!(
+                    "service {name} shall have {count} instances; {MAX_REPLICAS} are the most"
+                );
+                return Err(ErrorBody::new("OUT_OF_RANGE", message));
+            }
+        }
+        let services = self.target.services.iter().map(|(name, t)| (name.clone(), t.spec.clone()));
+        let manifest = Manifest { namespace: self.namespace.clone(), services: services.collect() };
+        let too_much = |code: Code| matches!(code, Code::TooMany | Code::TooLarge);
+        match validate(&manifest).into_iter().find(|violation| too_much(violation.code)) {
+            None => Ok(()),
+            Some(violation) => {
+                let hint = violation.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                let message = format!("{}{hint}", violation.message);
+                Err(ErrorBody::new(violation.code.as_str(), message))
+            }
+        }
+    }
+
+    /// What only the finished plan shows.
+    pub(super) fn check_plan(&self, plan: &Plan, slots: &Slots) -> Result<(), ErrorBody> {
+        let split = "split the namespace, or change fewer services at once";
+        let size = bytes(&plan.commit.commit);
+        if size > MAX_COMMIT_BYTES {
+            let message = format!(
+                "the commit would take {size} bytes; {MAX_COMMIT_BYTES} are the limit: {split}"
+            );
+            return Err(ErrorBody::new("COMMIT_TOO_LARGE", message));
+        }
+        let claims = plan.commit.claims.len() + plan.commit.releases.len();
+        let slots = slots.new.len() + slots.old.len();
+        for (what, count) in [("claims", claims), ("instances", slots)] {
+            if count + OTHER_WRITES > MAX_WRITES {
+                let most = MAX_WRITES - OTHER_WRITES;
+                let message = format!(
+                    "the operation changes {count} {what}; {most} can be written at once: {split}"
+                );
+                return Err(ErrorBody::new("TOO_MANY_WRITES", message));
+            }
+        }
+        let size = bytes(plan).saturating_add(bytes(self.request));
+        if size > MAX_RECORD_BYTES {
+            let message = format!(
+                "request and plan take {size} bytes; {MAX_RECORD_BYTES} can be recorded: {split}"
+            );
+            return Err(ErrorBody::new("OPERATION_TOO_LARGE", message));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! At each limit a plan is made; beyond it, it is refused before anything changes.
+
+use super::limits::{MAX_RECORD_BYTES, MAX_REPLICAS, MAX_WRITES, OTHER_WRITES};
+use super::shared_tests::World;
+use crate::api::OperationRequest;
+use crate::coordination::plan::Plan;
+use crate::deploy::HostName;
+use crate::deploy::manifest::{Format, parse};
+use crate::deploy::spec::{Manifest, Replicas, Route, ServiceSpec};
+use crate::deploy::validate::{MAX_COMMIT_BYTES, MAX_SERVICES};
+use crate::id::ServiceName;
+use crate::machine::Addressing;
+
+/// Room for any number of instances.
+fn world() -> World {
+    let range = Addressing::Loopback { first: 1024, last: 65_535 };
+    World::new([range, range])
+}
+
+fn base() -> (Manifest, ServiceSpec) {
+    let text = "namespace = \"a\"\n[[services]]\nname = \"w\"\nimage = \"app:v1\"";
+    let manifest = parse(text, Format::Toml, "test.toml").unwrap();
+    let spec = manifest.services.values().next().unwrap().clone();
+    (manifest, spec)
+}
+
+fn deploy(services: impl IntoIterator<Item = (String, ServiceSpec)>) -> OperationRequest {
+    let (mut manifest, _) = base();
+    let services = services.into_iter();
+    manifest.services = services.map(|(name, s)| (ServiceName::new(name).unwrap(), s)).collect();
+    OperationRequest::Deploy { manifest }
+}
+
+fn replicas(count: u32) -> ServiceSpec {
+    let (_, mut spec) = base();
+    spec.placement.replicas = Replicas::Count(count);
+    spec
+}
+
+fn code(result: Result<Plan, String>) -> String {
+    result.err().unwrap_or_else(|| "planned".to_owned())
+}
+
+fn bytes(value: &impl serde::Serialize) -> usize {
+    serde_json::to_vec(value).unwrap().len()
+}
+
+#[test]
+fn instances_are_changed_as_many_as_one_batch_can_write() {
+    let most = (MAX_WRITES - OTHER_WRITES) as u32;
+    world().apply(&deploy([("w".to_owned(), replicas(most))])).unwrap();
+    let beyond = world().apply(&deploy([("w".to_owned(), replicas(most + 1))]));
+    assert_eq!(code(beyond), "TOO_MANY_WRITES");
+    let beyond = world().apply(&deploy([("w".to_owned(), replicas(MAX_REPLICAS + 1))]));
+    assert_eq!(code(beyond), "OUT_OF_RANGE");
+    // What goes counts like what comes.
+    let mut world = world();
+    world.apply(&deploy([("w".to_owned(), replicas(most / 2))])).unwrap();
+    world.apply(&deploy([("x".to_owned(), replicas(most / 2))])).unwrap();
+    let beyond = world.apply(&deploy([("w".to_owned(), replicas(most / 2 + 2))]));
+    assert_eq!(code(beyond), "TOO_MANY_WRITES");
+}
+
+#[test]
+fn claims_are_changed_as_many_as_one_batch_can_write() {
+    let with_hosts = |count: usize| {
+        let mut spec = replicas(1);
+        spec.ports.insert("http".to_owned(), 8080);
+        let hostnames = (0..count).map(|n| HostName::new(format!("h{n}.example")).unwrap());
+        spec.routes = vec![Route {
+            hostnames: hostnames.collect(),
+            path_prefix: "/".to_owned(),
+            port: "http".to_owned(),
+        }];
+        deploy([("w".to_owned(), spec)])
+    };
+    world().apply(&with_hosts(MAX_WRITES - OTHER_WRITES)).unwrap();
+    assert_eq!(code(world().apply(&with_hosts(MAX_WRITES - OTHER_WRITES + 1))), "TOO_MANY_WRITES");
+}
+
+#[test]
+fn services_are_as_many_as_a_manifest_may_have_also_without_one() {
+    let many = |count: usize| deploy((0..count).map(|n| (format!("s{n}"), replicas(0))));
+    world().apply(&many(MAX_SERVICES)).unwrap();
+    assert_eq!(code(world().apply(&many(MAX_SERVICES + 1))), "TOO_MANY");
+}
+
+#[test]
+fn a_service_that_no_revision_could_hold_is_refused() {
+    let sized = |size: usize| {
+        let mut spec = replicas(1);
+        spec.workload.env.insert("BLOB".to_owned(), "x".repeat(size));
+        deploy([("w".to_owned(), spec)])
+    };
+    let overhead = MAX_COMMIT_BYTES - bytes(&replicas(1)) - 64;
+    let plan = world().apply(&sized(overhead)).unwrap();
+    // What a machine is told of it fits into a command.
+    assert!(plan.steps.iter().all(|step| bytes(step) < 1000 * 1024));
+    assert_eq!(code(world().apply(&sized(MAX_COMMIT_BYTES))), "TOO_LARGE");
+}
+
+#[test]
+fn a_commit_and_a_record_are_no_larger_than_the_store_takes() {
+    let request = |services: u32, count: u32, blob: usize| {
+        deploy((0..services).map(|n| {
+            let mut spec = replicas(count);
+            spec.workload.env.insert("BLOB".to_owned(), "x".repeat(blob));
+            let ports = (0..8).map(|n| (format!("a-port-with-a-long-name-{n}"), 8000 + n));
+            spec.ports = if blob == 0 { ports.collect() } else { Default::default() };
+            (format!("a-service-with-a-rather-long-name-{n}"), spec)
+        }))
+    };
+    let largest = request(1, 890, 0);
+    let plan = world().apply(&largest).unwrap();
+    assert!(bytes(&plan.commit.commit) <= MAX_COMMIT_BYTES);
+    assert!(bytes(&plan) + bytes(&largest) <= MAX_RECORD_BYTES);
+    // The same environment is in the plan once for each instance.
+    world().apply(&request(1, 10, 100 * 1024)).unwrap();
+    assert_eq!(code(world().apply(&request(1, 20, 100 * 1024))), "OPERATION_TOO_LARGE");
+    // What stays is in the commit and in no step.
+    let mut world = world();
+    world.apply(&deploy([("w".to_owned(), replicas(890))])).unwrap();
+    let beyond = world.apply(&deploy([
+        ("w".to_owned(), replicas(890)),
+        (
+            "a-service-with-a-name-of-the-length-that-hardly-anybody-writes".to_owned(),
+            replicas(890),
+        ),
+    ]));
+    assert_eq!(code(beyond), "COMMIT_TOO_LARGE");
+}
