@@ -70,6 +70,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         manifest: ManifestArg,
     },
+    /// Show how a manifest differs from the head commit, and what of the head does not run
+    Diff {
+        #[command(flatten)]
+        manifest: ManifestArg,
+    },
     /// Make the services what they were in an earlier commit, as a new commit
     Rollback {
         /// The namespace

@@ -180,7 +180,7 @@ pub(crate) async fn namespace(
     }
 }
 
-async fn commit(
+pub(crate) async fn commit(
     client: &Client,
     ns: &Namespace,
     number: Option<u64>,
@@ -206,7 +206,7 @@ pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
     Ok(OK)
 }
 
-fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
+pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
     let (name, text) = read(&file.file)?;
     manifest::parse(&text, Format::guess(&name, &text), &name).map_err(|problems| {
         if out.json {

@@ -13,6 +13,7 @@ mod args;
 mod client;
 mod deploy;
 mod dev;
+mod diff;
 mod failure;
 mod operation;
 mod out;
@@ -69,6 +70,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
             deploy::deploy(client, out, manifest, command).await
         }
         Command::Validate { manifest } => deploy::validate(out, &manifest),
+        Command::Diff { manifest } => diff::diff(client, out, &manifest).await,
         Command::Rollback { namespace, to, render, change } => {
             deploy::rollback(client, out, namespace, to, render, change).await
         }

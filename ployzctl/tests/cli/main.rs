@@ -1,6 +1,7 @@
 //! `ployzctl` as a program, against a daemon that says what the test wants.
 
 mod dev;
+mod diff;
 mod fake;
 mod fixture;
 mod manifests;
