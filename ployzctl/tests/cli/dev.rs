@@ -11,7 +11,7 @@ use proto_core::api::ErrorBody;
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::fake::{Fake, Ran, Reply, Seen};
+use crate::fake::{Fake, Ran, Reply, Seen, copy_program};
 use crate::questions::status;
 
 /// `ployzctl` beside a `ployzd` whose `init` writes down how it was called, and whose `run` is this script.
@@ -22,7 +22,7 @@ struct Bin {
 impl Bin {
     fn new(run: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::copy(env!("CARGO_BIN_EXE_ployzctl"), dir.path().join("ployzctl")).unwrap();
+        copy_program(env!("CARGO_BIN_EXE_ployzctl"), &dir.path().join("ployzctl"));
         let script = format!(
             "#!/bin/sh\n\
              D={0}/data\n\
@@ -32,9 +32,10 @@ impl Bin {
              esac\n",
             dir.path().display()
         );
-        let path = dir.path().join("ployzd");
-        std::fs::write(&path, script).unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        let written = dir.path().join("ployzd.sh");
+        std::fs::write(&written, script).unwrap();
+        std::fs::set_permissions(&written, Permissions::from_mode(0o755)).unwrap();
+        copy_program(written, &dir.path().join("ployzd"));
         Self { dir }
     }
 

@@ -128,6 +128,13 @@ impl Fake {
     }
 }
 
+/// Copies a program so that it can be run at once. Not by this process: a descriptor that is open for writing is inherited by whatever another
+/// test starts at that instant, and a file that anybody may write to is not run ("text file busy").
+pub(crate) fn copy_program(from: impl AsRef<Path>, to: &Path) {
+    let copied = Command::new("cp").arg(from.as_ref()).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
 /// How `ployzctl` ended.
 #[derive(Debug)]
 pub(crate) struct Ran {

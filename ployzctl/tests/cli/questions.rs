@@ -12,7 +12,7 @@ use proto_core::api::views::{
 use proto_core::time::UnixTime;
 use serde_json::{Value, json};
 
-use crate::fake::{Fake, Ran};
+use crate::fake::{Fake, Ran, copy_program};
 use crate::fixture::{instances, machine, manifest};
 
 pub(crate) fn status() -> StatusView {
@@ -182,7 +182,7 @@ fn a_socket_that_is_not_permitted_is_told_apart_from_one_that_is_not_there() {
     };
     // Where anybody may run it: the build's directory can be a private one.
     let program = fake.socket().with_file_name("ployzctl");
-    std::fs::copy(env!("CARGO_BIN_EXE_ployzctl"), &program).unwrap();
+    copy_program(env!("CARGO_BIN_EXE_ployzctl"), &program);
     mode(&program, 0o755);
     mode(program.parent().unwrap(), 0o755);
     let mut command = std::process::Command::new(&program);
