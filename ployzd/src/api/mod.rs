@@ -20,7 +20,7 @@ use axum::Json;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use io_adapters::nats::{Bus, Link, Store};
 use proto_core::Outcome;
 use proto_core::api::ErrorBody;
@@ -113,23 +113,32 @@ pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     Ok(listener)
 }
 
+/// Every endpoint: its method, its path, who answers. `docs/openapi.json` describes the same.
+fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Api>>)> {
+    vec![
+        ("get", "/v1/operations", get(operations::list)),
+        ("post", "/v1/operations", post(operations::submit)),
+        ("post", "/v1/operations/cancel", post(operations::cancel)),
+        ("get", "/v1/operations/{id}", get(operations::show)),
+        ("get", "/v1/leases", get(views::leases)),
+        ("get", "/v1/status", get(views::status)),
+        ("get", "/v1/instances", get(views::instances)),
+        ("get", "/v1/namespaces", get(views::namespaces)),
+        ("get", "/v1/namespaces/{ns}/commits", get(views::commits)),
+        ("get", "/v1/namespaces/{ns}/commits/{number}", get(views::commit)),
+        ("get", "/v1/doctor", get(views::doctor)),
+        ("get", "/v1/logs", get(streams::logs)),
+        ("post", "/v1/exec", post(streams::exec)),
+        ("get", "/v1/events", get(streams::events)),
+        ("post", "/v1/shutdown", post(shutdown)),
+    ]
+}
+
 /// Serves until the daemon ends.
 pub(crate) async fn serve(listener: UnixListener, api: Arc<Api>) {
-    let router = Router::new()
-        .route("/v1/operations", post(operations::submit).get(operations::list))
-        .route("/v1/operations/cancel", post(operations::cancel))
-        .route("/v1/operations/{id}", get(operations::show))
-        .route("/v1/leases", get(views::leases))
-        .route("/v1/status", get(views::status))
-        .route("/v1/instances", get(views::instances))
-        .route("/v1/namespaces", get(views::namespaces))
-        .route("/v1/namespaces/{ns}/commits", get(views::commits))
-        .route("/v1/namespaces/{ns}/commits/{number}", get(views::commit))
-        .route("/v1/doctor", get(views::doctor))
-        .route("/v1/logs", get(streams::logs))
-        .route("/v1/exec", post(streams::exec))
-        .route("/v1/events", get(streams::events))
-        .route("/v1/shutdown", post(shutdown))
+    let router = endpoints()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, answers)| router.route(path, answers))
         .fallback(|| async { Failure::not_found("NO_SUCH_ENDPOINT", "there is no such endpoint") })
         .with_state(api);
     if let Err(error) = axum::serve(listener, router).await {
@@ -201,4 +210,26 @@ fn namespace(text: &str) -> Result<Namespace, Failure> {
 fn instance(text: &str) -> Result<InstanceName, Failure> {
     InstanceName::new(text)
         .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_published_description_has_exactly_these_endpoints() {
+        let text = include_str!("../../../docs/openapi.json");
+        let described: serde_json::Value = serde_json::from_str(text).unwrap();
+        let paths = described["paths"].as_object().unwrap();
+        let described: BTreeSet<_> = paths
+            .iter()
+            .flat_map(|(path, methods)| {
+                methods.as_object().unwrap().keys().map(|method| (method.as_str(), path.as_str()))
+            })
+            .collect();
+        let served = endpoints().into_iter().map(|(method, path, _)| (method, path)).collect();
+        assert_eq!(described, served);
+    }
 }

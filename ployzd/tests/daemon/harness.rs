@@ -121,7 +121,7 @@ impl Machine {
     }
 
     /// The body of an answer; with the sizes of its chunks, if it came in some.
-    fn answer(&self, method: &str, path: &str, body: &str) -> String {
+    pub(crate) fn answer(&self, method: &str, path: &str, body: &str) -> String {
         let stream = UnixStream::connect(self.path("ployzd.sock")).expect("the API listens");
         let mut answer = String::new();
         ask(stream, method, path, body).read_to_string(&mut answer).expect("an answer");

@@ -1,6 +1,7 @@
 //! The daemon as a process, between real sidecars: what it refuses, what it adopts, what it starts anew.
 
 mod harness;
+mod openapi;
 mod operations;
 mod started;
 

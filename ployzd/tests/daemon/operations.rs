@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::harness::{Machine, nats_server};
 
 /// A service of one process that listens nowhere.
-const SLEEPER: &str = r#"
+pub(crate) const SLEEPER: &str = r#"
 namespace = "calm"
 
 [[services]]
