@@ -8,6 +8,8 @@ CARGO ?= cargo
 TEST_FLAGS ?=
 # The scenario of `make lab`; empty: all of them.
 SCENARIO ?=
+# The figure of `make bench`: deploy, idle, gateway or plan; empty: all of them.
+FIGURE ?=
 # Where the draws of `make sim` start, and how many there are for each scenario.
 SEED ?= $(shell date +%s)
 RUNS ?= 2000
@@ -23,7 +25,7 @@ help:
 	@echo "make test    everything that is checked: format, lints, docs, unit tests, simulation, real parts"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one"
 	@echo "make sim     a fresh sweep of the simulator; SEED=n to repeat one"
-	@echo "make bench   every measured figure, peers in the same run"
+	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
 	@echo "make build   release binaries in target/release"
 
 setup:
@@ -57,9 +59,11 @@ lab: lab-parts
 	$(CARGO) build --locked -p tests --bins
 	scripts/with-docker.sh $(CARGO) run --locked -p tests --bin lab -- $(SCENARIO)
 
+# In namespaces of its own, with a Docker engine of its own. FIGURE=name for one; without it docs/benchmarks.md is written.
 bench:
 	scripts/setup.sh bench
-	scripts/with-docker.sh $(CARGO) run --release --locked -p tests --bin bench
+	$(CARGO) build --release --locked -p ployzd -p ployzctl -p tests --bins
+	$(TARGET)/release/bench $(or $(FIGURE),--write docs/benchmarks.md)
 
 # One crash at every place of every scenario, then crashes and faults drawn from a seed that is new each time.
 sim:

@@ -35,9 +35,16 @@ use clap::Parser;
 /// knowing of it, our own link tells once. The DNS library tells every query.
 const LOG: &str = "info,async_nats=off,hickory_server=warn";
 
+/// What `--version` says. A build that is not the one that ships says so: nothing about it is to be measured.
+const VERSION: &str = match (cfg!(debug_assertions), cfg!(feature = "failpoints")) {
+    (false, false) => env!("CARGO_PKG_VERSION"),
+    (true, false) => concat!(env!("CARGO_PKG_VERSION"), " (debug build)"),
+    (_, true) => concat!(env!("CARGO_PKG_VERSION"), " (with failpoints)"),
+};
+
 /// The daemon of a Ployz machine.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version = VERSION, about)]
 struct Args {
     #[command(subcommand)]
     role: Role,

@@ -15,6 +15,10 @@ pub struct TestDocker {
     engine: Option<Engine>,
 }
 
+/// Leaves the firewall of the machine alone.
+const APART: &[&str] =
+    &["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"];
+
 #[derive(Debug)]
 struct Engine {
     process: Child,
@@ -26,15 +30,28 @@ impl TestDocker {
     #[must_use]
     pub fn connect_or_start() -> Option<Self> {
         let usual = Path::new("/var/run/docker.sock");
-        let found =
-            if answers(usual) { Self::with_image(usual.to_owned(), None) } else { Self::start() };
+        let found = if answers(usual) {
+            Self::with_image(usual.to_owned(), None)
+        } else {
+            Self::start(APART)
+        };
         found.map_err(|why| eprintln!("skipped: {why}")).ok()
     }
 
     /// A private engine, for tests that stop or freeze it.
     #[must_use]
     pub fn start_private() -> Option<Self> {
-        Self::start().map_err(|why| eprintln!("skipped: {why}")).ok()
+        Self::start(APART).map_err(|why| eprintln!("skipped: {why}")).ok()
+    }
+
+    /// A private engine with a bridge of its own, published ports and Swarm. It changes the firewall: only for a network namespace that
+    /// holds nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not come up.
+    pub fn start_with_network() -> Result<Self, String> {
+        Self::start(&[])
     }
 
     /// Its socket.
@@ -64,7 +81,7 @@ impl TestDocker {
         cli(&self.socket, arguments)
     }
 
-    fn start() -> Result<Self, String> {
+    fn start(network: &[&str]) -> Result<Self, String> {
         if !run("id", &["-u"]).is_ok_and(|uid| uid.trim() == "0") {
             return Err("no Docker engine answers and only root can start one".to_owned());
         }
@@ -79,8 +96,7 @@ impl TestDocker {
         let process = Command::new("dockerd")
             .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
             .args(["--host", &format!("unix://{}", at("socket"))])
-            // Leaves the firewall of the machine alone.
-            .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"])
+            .args(network)
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(|e| e.to_string())?)
             .stderr(log)

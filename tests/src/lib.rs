@@ -1,5 +1,6 @@
 //! What the end-to-end tests share: real parts, started and cleaned up.
 
+pub mod bench;
 pub mod docker;
 pub mod lab;
 pub mod nats_server;

@@ -1,5 +1,6 @@
 //! HTTP/1.1 to the daemon's socket and through the gateway.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -174,8 +175,8 @@ impl Running {
 pub(crate) struct Connection(SendRequest<Full<Bytes>>);
 
 impl Connection {
-    pub(crate) async fn open(port: u16) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    pub(crate) async fn open(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(connection);
@@ -198,12 +199,25 @@ impl Connection {
     }
 }
 
-/// One request through the gateway: status and body.
+/// One request on a connection of its own: status and body.
+///
+/// # Errors
+///
+/// If there is no answer within five seconds.
+pub async fn get_once(
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+) -> anyhow::Result<(u16, String)> {
+    let get = async { Connection::open(address).await?.get(host, path).await };
+    tokio::time::timeout(Duration::from_secs(5), get).await.context("no answer in 5 s")?
+}
+
+/// One request through the gateway on this port of this machine.
 ///
 /// # Errors
 ///
 /// If there is no answer within five seconds.
 pub async fn get_through(port: u16, host: &str, path: &str) -> anyhow::Result<(u16, String)> {
-    let get = async { Connection::open(port).await?.get(host, path).await };
-    tokio::time::timeout(Duration::from_secs(5), get).await.context("no answer in 5 s")?
+    get_once(SocketAddr::from((Ipv4Addr::LOCALHOST, port)), host, path).await
 }

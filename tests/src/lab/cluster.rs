@@ -25,7 +25,7 @@ use super::client::Api;
 use super::{Parts, RuntimeParts};
 
 /// Where the workload is reached.
-pub(super) const HOST: &str = "web.lab.test";
+pub const HOST: &str = "web.lab.test";
 const SIDECARS: [&str; 3] = ["nats", "gateway", "dns"];
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -443,12 +443,18 @@ impl Cluster {
     }
 }
 
-/// A deploy of the lab's namespace with this one service.
-pub(super) fn submission(service: ServiceSpec) -> Submission {
+/// The lab's namespace with this one service.
+#[must_use]
+pub fn manifest(service: ServiceSpec) -> Manifest {
     let namespace = Namespace::new("lab").expect("a name");
     let name = ServiceName::new("web").expect("a name");
-    let manifest = Manifest { namespace, services: [(name, service)].into() };
-    Submission::Apply { request: OperationRequest::Deploy { manifest } }
+    Manifest { namespace, services: [(name, service)].into() }
+}
+
+/// A deploy of it.
+pub(super) fn submission(service: ServiceSpec) -> Submission {
+    let request = OperationRequest::Deploy { manifest: manifest(service) };
+    Submission::Apply { request }
 }
 
 /// Kills every process whose arguments name the directory, which is nobody else's; says which.
@@ -500,7 +506,11 @@ fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
 }
 
 /// Where a program is: beside this one, or one directory up (tests are in `deps`).
-pub(super) fn beside(name: &str) -> anyhow::Result<PathBuf> {
+///
+/// # Errors
+///
+/// If it is not there.
+pub fn beside(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let directories = own.ancestors().skip(1).take(2);
     let candidates: Vec<_> = directories.map(|dir| dir.join(name)).collect();

@@ -1,6 +1,7 @@
 //! Requests at a steady rate through the gateway, each one counted.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -160,7 +161,7 @@ impl Client {
         }
         let mut usable = match kept {
             Some(open) => open,
-            None => Connection::open(self.port).await?,
+            None => Connection::open((Ipv4Addr::LOCALHOST, self.port).into()).await?,
         };
         let answer = usable.get(&self.host, path).await?;
         *connection = Some(usable);

@@ -24,8 +24,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-pub use client::{Api, Running, get_through};
-pub use cluster::Cluster;
+pub use client::{Api, Running, get_once, get_through};
+pub use cluster::{Cluster, HOST, beside, manifest};
 pub use image::LabImage;
 pub use load::{Load, Tally};
 pub use report::{Report, say};
@@ -66,10 +66,19 @@ impl Parts {
     pub fn find() -> anyhow::Result<Self> {
         let ployzd = match cluster::from_env("PLOYZD") {
             Some(path) => path,
-            None => cluster::beside("ployzd").context(
+            None => beside("ployzd").context(
                 "build it with `cargo build -p ployzd --features failpoints`, or name it in PLOYZD",
             )?,
         };
+        Self::with(ployzd)
+    }
+
+    /// This daemon, `lab-app` beside this program, nats-server in `PATH`, processes of the host.
+    ///
+    /// # Errors
+    ///
+    /// What is missing.
+    pub fn with(ployzd: PathBuf) -> anyhow::Result<Self> {
         let output = Command::new("nats-server")
             .arg("--version")
             .output()
@@ -77,7 +86,7 @@ impl Parts {
         ensure!(output.status.success(), "nats-server --version: {}", output.status);
         Ok(Self {
             ployzd,
-            app: cluster::beside("lab-app")?,
+            app: beside("lab-app")?,
             runtime: RuntimeParts::Process,
             nats: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         })
