@@ -93,19 +93,24 @@ pub struct Assignment {
 /// If an instance finds no machine: a refusal for each such service, by name.
 pub fn place(request: Request<'_>) -> Result<Assignment, Vec<Refusal>> {
     let mut world = World::new(request);
-    let mut jobs: Vec<Job<'_>> = request
-        .services
-        .iter()
-        .map(|(name, spec)| Job {
+    let mut jobs: Vec<Job<'_>> = Vec::with_capacity(request.services.len());
+    for (name, spec) in request.services {
+        // Hundreds of services have few different constraints between them.
+        let wanted = (&spec.placement.constraints, &spec.placement.spread);
+        let alike = |job: &&Job<'_>| {
+            (&job.spec.placement.constraints, &job.spec.placement.spread) == wanted
+        };
+        let allowed = jobs.iter().find(alike).map(|job| job.allowed.clone());
+        jobs.push(Job {
             name,
             spec,
             current: request.current.get(name),
-            allowed: world.allowed(spec),
+            allowed: allowed.unwrap_or_else(|| world.allowed(spec)),
             slots: BTreeMap::new(),
             missing: Vec::new(),
             fell_back: false,
-        })
-        .collect();
+        });
+    }
     jobs.sort_by_key(|job| {
         let wanted = job.spec.reservation;
         let global = job.spec.placement.replicas == Replicas::Global;

@@ -211,7 +211,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether an instance of the head can stay: made from the same, and doing what it should.
-    fn keeps(&self, now: &CommittedInstance, spec: &ServiceSpec) -> bool {
+    fn keeps(&self, now: &CommittedInstance, spec: &ServiceSpec, workload: Digest) -> bool {
         let Some(seen) = self.observed(&now.machine, &now.instance) else { return false };
         let lives = match seen.state {
             InstanceState::Running | InstanceState::Restarting => true,
@@ -222,7 +222,7 @@ impl<'a> Planner<'a> {
             },
             InstanceState::Created => false,
         };
-        lives && now.workload == workload_digest(spec) && seen.spec.config_hash() == now.config_hash
+        lives && now.workload == workload && seen.spec.config_hash() == now.config_hash
     }
 
     fn slots(&mut self) -> Result<Slots, ErrorBody> {
@@ -237,9 +237,10 @@ impl<'a> Planner<'a> {
             let now = now.get(service).copied().unwrap_or(&empty);
             let wanted = placed.get(service).cloned().unwrap_or_default();
             let mut made = BTreeMap::new();
+            let workload = workload_digest(&target.spec);
             for (slot, machine) in wanted {
                 let kept = now.get(&slot).filter(|i| {
-                    i.machine == machine && !target.renew && self.keeps(i, &target.spec)
+                    i.machine == machine && !target.renew && self.keeps(i, &target.spec, workload)
                 });
                 if let Some(instance) = kept {
                     made.insert(slot, instance.clone());
@@ -251,7 +252,7 @@ impl<'a> Planner<'a> {
                     instance: spec.name.clone(),
                     operation: self.operation.clone(),
                     config_hash: spec.config_hash(),
-                    workload: workload_digest(&target.spec),
+                    workload,
                     address: spec.address,
                     ports: spec.ports.clone(),
                 };
