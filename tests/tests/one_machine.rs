@@ -40,6 +40,16 @@ fn a_deploy_that_was_killed_at_an_effect_is_completed_by_the_same_deploy() {
 }
 
 #[test]
+fn a_rolling_update_that_was_killed_at_an_effect_loses_no_request() {
+    short("kill-in-rolling");
+}
+
+#[test]
+fn a_blue_green_update_that_was_killed_at_an_effect_loses_no_request() {
+    short("kill-in-blue-green");
+}
+
+#[test]
 fn a_deploy_that_was_killed_at_some_instant_is_completed_by_the_same_deploy() {
     short("kill-at-random");
 }

@@ -170,8 +170,18 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "kill-at-every-effect",
-        shows: "kill -9 of ployzd before and after each effect of a deploy: the same deploy again completes it",
-        run: |lab| Box::pin(crashes::at_every_effect(lab)),
+        shows: "kill -9 of ployzd before and after each effect of a deploy, under load: the same deploy again completes it",
+        run: |lab| Box::pin(crashes::at_every_effect(lab, crashes::SINGLE)),
+    },
+    Scenario {
+        name: "kill-in-rolling",
+        shows: "the same of a rolling update of two replicas, under load: no failed request",
+        run: |lab| Box::pin(crashes::at_every_effect(lab, crashes::ROLLING)),
+    },
+    Scenario {
+        name: "kill-in-blue-green",
+        shows: "the same of a blue-green update of two replicas, under load: no failed request",
+        run: |lab| Box::pin(crashes::at_every_effect(lab, crashes::BLUE_GREEN)),
     },
     Scenario {
         name: "kill-at-random",
