@@ -1,7 +1,8 @@
 //! Where the crash tests kill the daemon: right before and right after its n-th effect, by a real SIGKILL.
 //!
 //! Only with the feature `failpoints`. `PLOYZ_FAILPOINT=before:N` or `after:N` names the effect, counted from 1 since the start;
-//! `PLOYZ_FAILPOINT_LOG` names a file that gets a line of JSON for each.
+//! `PLOYZ_FAILPOINT_LOG` names a file that gets a line of JSON for each. `PLOYZ_FAILPOINT_NATS=HOST:PORT` is where the daemon, and no sidecar,
+//! reaches nats-server: a proxy that loses messages.
 
 use proto_core::daemon::EffectKind;
 use proto_core::id::OperationId;
@@ -24,8 +25,13 @@ impl Failpoint {
     pub(crate) fn after(&self) {}
 }
 
+#[cfg(not(feature = "failpoints"))]
+pub(crate) fn nats_address(configured: String) -> String {
+    configured
+}
+
 #[cfg(feature = "failpoints")]
-pub(crate) use on::count;
+pub(crate) use on::{count, nats_address};
 
 #[cfg(feature = "failpoints")]
 mod on {
@@ -50,6 +56,10 @@ mod on {
             }
         }
         Failpoint { number }
+    }
+
+    pub(crate) fn nats_address(configured: String) -> String {
+        std::env::var("PLOYZ_FAILPOINT_NATS").unwrap_or(configured)
     }
 
     fn name(kind: &EffectKind) -> String {

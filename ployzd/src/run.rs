@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::{Config, Runtime as RuntimeConfig};
 use crate::driver::{self, Ports};
 use crate::events::Events;
+use crate::failpoint;
 use crate::init::random_hex;
 use crate::runtime::Runtime;
 use crate::sidecars::Sidecars;
@@ -163,7 +164,8 @@ async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
 
 fn open(config: &Config, user: &str) -> anyhow::Result<Link> {
     let credentials = Credentials::load(&config.credentials(user))?;
-    Ok(Link::open(config.nats_address(), credentials, format!("ployzd-{user}")))
+    let address = failpoint::nats_address(config.nats_address());
+    Ok(Link::open(address, credentials, format!("ployzd-{user}")))
 }
 
 /// Takes the commands of this machine.

@@ -60,6 +60,11 @@ fn requests_are_served_while_the_store_is_away() {
 }
 
 #[test]
+fn a_commit_that_lands_after_its_timeout_is_refused_by_the_abort_mark() {
+    short("lost-commit");
+}
+
+#[test]
 fn only_a_changed_sidecar_is_made_anew() {
     short("adoption");
 }

@@ -37,6 +37,8 @@ pub struct Cluster {
     pub directory: PathBuf,
     /// The gateway's port.
     pub gateway: u16,
+    /// The port of nats-server.
+    pub nats: u16,
     parts: Parts,
     daemon: Option<Child>,
 }
@@ -74,7 +76,7 @@ impl Cluster {
             "ployzd init: {}",
             String::from_utf8_lossy(&output.stderr)
         );
-        let mut cluster = Self { directory, gateway, parts: parts.clone(), daemon: None };
+        let mut cluster = Self { directory, gateway, nats, parts: parts.clone(), daemon: None };
         if let Err(error) = cluster.run(&[]).await {
             let log = cluster.log_tail();
             let left = cluster.directory.clone();

@@ -6,6 +6,7 @@
 //! | `client` | HTTP to the daemon's socket and through the gateway |
 //! | `load` | 200 requests a second, each one counted |
 //! | `report` | a line for each check |
+//! | `wire` | a proxy in front of nats-server that loses a message |
 //! | the others | the scenarios |
 
 mod client;
@@ -14,9 +15,11 @@ mod crashes;
 mod faults;
 mod image;
 mod load;
+mod lost_commit;
 mod report;
 mod survival;
 mod updates;
+mod wire;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -192,6 +195,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "store-away",
         shows: "nats-server stopped, and killed, under load: no failed request, a deploy is refused, then it works",
         run: |lab| Box::pin(survival::store_away(lab)),
+    },
+    Scenario {
+        name: "lost-commit",
+        shows: "a commit's batch or its answer is lost, or lands after its timeout: the abort mark decides, nothing is left",
+        run: |lab| Box::pin(lost_commit::all(lab)),
     },
     Scenario {
         name: "adoption",
