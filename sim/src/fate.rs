@@ -1,8 +1,13 @@
 //! What can become of an effect.
 
+use std::time::Duration;
+
 use proto_core::coordination::command::CommandBody;
 use proto_core::daemon::EffectKind;
+use proto_core::random::Random;
 use proto_core::store::StoreRequest;
+
+use crate::choice::Choices;
 
 /// What becomes of an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +41,171 @@ pub enum Fate {
 pub enum Later {
     /// Before the n-th effect that follows is issued.
     Effects(u64),
+    /// After so much time.
+    After(Duration),
     /// When everything has come to rest.
     AtRest,
+}
+
+/// Who decides what becomes of effects.
+#[derive(Debug)]
+pub enum Fates<'a> {
+    /// A choice for each effect, within a budget.
+    Chosen(&'a mut Choices, Budget),
+    /// What a story says; everything else goes well.
+    Told(Told),
+}
+
+/// The effects that a story strikes.
+#[derive(Debug)]
+pub struct Told {
+    /// Those that are still to come.
+    pub strikes: Vec<Strike>,
+    /// Those that came, by the name of their class.
+    pub struck: Vec<&'static str>,
+    /// Decides what a story leaves open.
+    pub random: Random,
+}
+
+/// One effect that is struck.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strike {
+    /// The machine that issues it.
+    pub machine: usize,
+    /// Which of its effects.
+    pub class: EffectClass,
+    /// So many of them go well before.
+    pub skip: u32,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// The name of the fault, for counting.
+    pub name: &'static str,
+}
+
+/// Effects of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectClass {
+    /// Reads of the store.
+    Read,
+    /// Batches for the store.
+    Write,
+    /// The batch that moves a head.
+    Commit,
+    /// Commands that change something.
+    Command,
+    /// Changes of an instance.
+    Runtime,
+    /// The fence file.
+    Persist,
+    /// Answers to commands.
+    Reply,
+}
+
+impl EffectClass {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Read,
+        Self::Write,
+        Self::Commit,
+        Self::Command,
+        Self::Runtime,
+        Self::Persist,
+        Self::Reply,
+    ];
+
+    fn takes(self, effect: &EffectKind) -> bool {
+        match (self, effect) {
+            (Self::Read, EffectKind::Store(StoreRequest::Read { .. }))
+            | (Self::Write, EffectKind::Store(StoreRequest::Commit { .. }))
+            | (Self::Persist, EffectKind::Persist(_))
+            | (Self::Reply, EffectKind::Reply { .. }) => true,
+            (Self::Commit, EffectKind::Store(StoreRequest::Commit { writes })) => {
+                writes.iter().any(|write| write.key.as_str().ends_with(".head"))
+            }
+            (Self::Command, EffectKind::Send { command, .. }) => {
+                !matches!(command.body, CommandBody::Observe { .. })
+            }
+            (Self::Runtime, EffectKind::Runtime(request)) => request.mutates().is_some(),
+            _ => false,
+        }
+    }
+}
+
+impl Fates<'_> {
+    /// The choices, if these decide.
+    pub(crate) fn choices(&mut self) -> Option<&mut Choices> {
+        match self {
+            Self::Chosen(choices, _) => Some(choices),
+            Self::Told(_) => None,
+        }
+    }
+
+    /// What becomes of this effect of this machine. `own`: it is a message to itself; `alone`: there is no other machine.
+    pub(crate) fn of(
+        &mut self,
+        machine: usize,
+        effect: &EffectKind,
+        own: bool,
+        alone: bool,
+        label: impl FnOnce() -> String,
+    ) -> Fate {
+        match self {
+            Self::Chosen(choices, budget) => {
+                let fates = budget.fates(effect, own, alone);
+                let fate = if fates.len() == 1 {
+                    Fate::Normal
+                } else {
+                    fates[choices.seldom(fates.len(), 60, label)]
+                };
+                budget.spend(fate);
+                fate
+            }
+            Self::Told(told) => told.of(machine, effect),
+        }
+    }
+
+    /// One of `bound` ways that are all right.
+    pub(crate) fn either(&mut self, bound: usize, label: impl FnOnce() -> String) -> usize {
+        match self {
+            Self::Chosen(choices, _) => choices.choose(bound, label),
+            Self::Told(told) => {
+                usize::try_from(told.random.below(bound as u64)).expect("below a usize")
+            }
+        }
+    }
+
+    /// The budget, if there is one.
+    #[must_use]
+    pub fn budget(&self) -> Budget {
+        match self {
+            Self::Chosen(_, budget) => budget.clone(),
+            Self::Told(_) => Budget::none(),
+        }
+    }
+
+    /// Nothing goes wrong any more.
+    pub fn end(&mut self) {
+        match self {
+            Self::Chosen(_, budget) => *budget = Budget::none(),
+            Self::Told(told) => told.strikes.clear(),
+        }
+    }
+}
+
+impl Told {
+    fn of(&mut self, machine: usize, effect: &EffectKind) -> Fate {
+        let mine = |strike: &Strike| strike.machine == machine && strike.class.takes(effect);
+        let Some(at) = self.strikes.iter().position(mine) else { return Fate::Normal };
+        let strike = &mut self.strikes[at];
+        if strike.skip > 0 {
+            strike.skip -= 1;
+            return Fate::Normal;
+        }
+        let strike = self.strikes.remove(at);
+        self.struck.push(strike.name);
+        strike.fate
+    }
 }
 
 /// How much may still go wrong in a run, and how finely.

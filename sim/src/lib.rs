@@ -9,6 +9,7 @@
 //! | [`run`] | one run of a scenario |
 //! | [`mod@enumerate`] | every run within a budget |
 //! | [`mod@measure`] | bugs planted on purpose |
+//! | [`trace`] | what happened, for people |
 //! | [`fate`] | what can become of an effect |
 //! | [`invariants`] | what must hold, a file each |
 
@@ -16,9 +17,9 @@ pub mod choice;
 pub mod cluster;
 pub mod enumerate;
 pub mod fate;
-mod flight;
 pub mod invariants;
 pub mod measure;
 pub mod run;
 pub mod scenario;
+pub mod trace;
 pub mod world;

@@ -7,10 +7,11 @@ use proto_core::coordination::Phase;
 
 use crate::choice::{Choice, Choices, sparse};
 use crate::cluster::{Cluster, PAUSE};
-use crate::fate::Budget;
+use crate::fate::{Budget, Fates};
 use crate::invariants::rest::{self, Content, Snapshot};
 use crate::invariants::{Invariants, Violation};
 use crate::scenario::{Scenario, founded};
+use crate::trace::{Kind, Trace};
 use crate::world::World;
 
 /// How long a client waits for an operation.
@@ -19,6 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const REST: Duration = Duration::from_secs(90);
 /// As many effects as a run may have.
 const MAX_EFFECTS: u64 = 3000;
+/// As many events as a run may have: beyond it something goes round in circles.
+const MAX_EVENTS: u64 = 60_000;
 /// As many times as the operator tries.
 const MAX_TRIES: usize = 8;
 
@@ -69,11 +72,12 @@ impl Prepared {
         let mut choices = Choices::recorded(Vec::new());
         let mut world = founded(scenario.machines);
         for request in &scenario.before {
-            let mut cluster = Cluster::new(world, &mut choices, Invariants::new(true));
+            let fates = Fates::Chosen(&mut choices, Budget::none());
+            let mut cluster = Cluster::new(world, fates, Invariants::new(true));
             let submission = Submission::Apply { request: request.clone() };
             let handle = cluster.submit(0, submission).expect("nothing is broken yet");
-            cluster.run(PATIENCE, |cluster| cluster.results.contains_key(&handle));
-            cluster.run(REST, |_| false);
+            cluster.run(PATIENCE, MAX_EVENTS, |cluster| cluster.results.contains_key(&handle));
+            rest_for(&mut cluster, REST);
             world = cluster.world;
         }
         let before = rest::content(&world);
@@ -97,18 +101,18 @@ impl Prepared {
         first: bool,
     ) -> (Report, Content) {
         let invariants = Invariants::new(self.scenario.serves_through);
-        let mut cluster = Cluster::new(self.world.clone(), choices, invariants);
-        cluster.trace = trace.then(Vec::new);
-        cluster.budget = budget;
-        let given = cluster.budget.clone();
+        let given = budget.clone();
+        let fates = Fates::Chosen(choices, budget);
+        let mut cluster = Cluster::new(self.world.clone(), fates, invariants);
+        cluster.trace = Trace::new(trace);
         let ended = self.operate(&mut cluster);
         let wanted = if self.scenario.fails { "aborted" } else { "committed" };
-        if cluster.budget == given && ended != wanted {
+        if cluster.fates.budget() == given && ended != wanted {
             let what = format!("{ended} instead of {wanted}");
             violate(&mut cluster, "L0 with nothing going wrong it ends as it should", what);
         }
-        cluster.budget = Budget::none();
-        cluster.run(REST, |_| false);
+        cluster.fates.end();
+        rest_for(&mut cluster, REST);
         self.at_rest(&mut cluster);
         let content = rest::content(&cluster.world);
         if !first {
@@ -132,11 +136,14 @@ impl Prepared {
             ended,
             effects: cluster.effects,
             crashes: cluster.crashes,
-            trace: cluster.trace.take().unwrap_or_default(),
+            trace: Vec::new(),
             taken: Vec::new(),
         };
+        let machines = self.scenario.machines;
+        let lines = cluster.trace.into_lines();
+        let trace = lines.iter().map(|line| line.in_columns(machines)).collect();
         let taken = choices.taken().to_vec();
-        (Report { taken, ..report }, content)
+        (Report { taken, trace, ..report }, content)
     }
 
     /// The operator: asks, and when the daemon dies asks again, resumes or aborts, until it has an answer.
@@ -149,10 +156,10 @@ impl Prepared {
             if !cluster.is_up(machine) {
                 machine = up.unwrap_or(machine);
             }
-            cluster.run(PAUSE * 2, |cluster| cluster.is_up(machine));
+            cluster.run(PAUSE * 2, MAX_EVENTS, |cluster| cluster.is_up(machine));
             let Some(handle) = cluster.submit(machine, submission.clone()) else { continue };
             let boot = cluster.boot(machine);
-            cluster.run(PATIENCE, |cluster| {
+            cluster.run(PATIENCE, MAX_EVENTS, |cluster| {
                 let lost = cluster.boot(machine) != boot || !cluster.is_up(machine);
                 lost || cluster.results.contains_key(&handle)
             });
@@ -173,7 +180,7 @@ impl Prepared {
                     if settled || refused {
                         return ended;
                     }
-                    cluster.run(Duration::from_secs(31), |_| false);
+                    rest_for(cluster, Duration::from_secs(31));
                 }
                 None if cluster.boot(machine) == boot && cluster.is_up(machine) => {
                     let what = format!("no answer within {PATIENCE:?}");
@@ -182,7 +189,7 @@ impl Prepared {
                 }
                 None => {
                     let wait = if cluster.boot(machine) == boot { 35 } else { 2 };
-                    cluster.run(Duration::from_secs(wait), |_| false);
+                    rest_for(cluster, Duration::from_secs(wait));
                 }
             }
             // What the operator sees by then.
@@ -195,7 +202,7 @@ impl Prepared {
                     let bound = if record.phase == Phase::CleanupPending { 2 } else { 3 };
                     let bound = if many { bound } else { 1 };
                     let label = || "the operator: resumes, says the same again, aborts".to_owned();
-                    match cluster.choices.choose(bound, label) {
+                    match cluster.choices().choose(bound, label) {
                         0 => Submission::Resume { operation },
                         1 => self.apply(),
                         _ => Submission::Abort { operation },
@@ -204,7 +211,7 @@ impl Prepared {
             };
             if self.scenario.machines > 1 && many {
                 let label = || "the operator: on which machine".to_owned();
-                machine = cluster.choices.choose(self.scenario.machines, label);
+                machine = cluster.choices().choose(self.scenario.machines, label);
             }
         }
         ended
@@ -226,7 +233,7 @@ impl Prepared {
         if cluster.land_the_rest() == 0 {
             return;
         }
-        cluster.run(REST, |_| false);
+        rest_for(cluster, REST);
         if Snapshot::of(&cluster.world) != before {
             let what =
                 "something that was under way landed when all was done, and mattered".to_owned();
@@ -241,9 +248,9 @@ impl Prepared {
         let Some(handle) = cluster.submit(0, self.apply()) else {
             return violate(cluster, rest::FINISHED, "the daemon does not run at rest".to_owned());
         };
-        cluster.run(PATIENCE, |cluster| cluster.results.contains_key(&handle));
+        cluster.run(PATIENCE, MAX_EVENTS, |cluster| cluster.results.contains_key(&handle));
         let result = cluster.results.get(&handle).map_or("nothing", name);
-        cluster.run(REST, |_| false);
+        rest_for(cluster, REST);
         let done = matches!(ended, "committed" | "already done");
         if done && !self.scenario.repeats {
             let same = Snapshot::of(&cluster.world) == snapshot && cluster.world.kv.last() == last;
@@ -266,9 +273,13 @@ impl Prepared {
     }
 }
 
+fn rest_for(cluster: &mut Cluster<'_>, how_long: Duration) {
+    cluster.run(how_long, MAX_EVENTS, |_| false);
+}
+
 fn violate(cluster: &mut Cluster<'_>, invariant: &'static str, what: String) {
     let now = cluster.world.now;
-    cluster.trace(|| format!("VIOLATION {invariant}: {what}"));
+    cluster.note(None, Kind::Violation, None, || format!("{invariant}: {what}"));
     cluster.invariants.violate(invariant, what, now);
 }
 

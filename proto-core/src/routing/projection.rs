@@ -49,7 +49,7 @@ const MAX_PROBLEM: usize = 300;
 ///
 /// A load is built aside and takes over when it is complete. What can't be read changes nothing in its namespace and is
 /// reported. While the store is away, the last state goes on and is marked stale.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Projection {
     live: State,
     /// The load in progress.
@@ -142,7 +142,7 @@ impl ProjectionStatus {
 }
 
 /// The namespaces as one load or the live stream built them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct State {
     namespaces: BTreeMap<Namespace, Tracked>,
     /// Some namespace had a head or a commit, be it one that says that it was removed.
@@ -150,7 +150,7 @@ struct State {
     overflow: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tracked {
     served: Option<Served>,
     /// A head that is not served yet, because its commit is not here or it can't be read.

@@ -11,7 +11,7 @@ pub mod rest;
 mod serving;
 mod success;
 
-pub(crate) use serving::heads_written;
+
 
 use proto_core::coordination::FenceFile;
 use proto_core::coordination::command::{Command, CommandReply};
@@ -79,6 +79,11 @@ pub enum Seen<'a> {
         request: &'a RuntimeRequest,
         /// The command that it was issued for.
         by: Option<&'a (Scope, Epoch)>,
+    },
+    /// A gateway serves something else than before. The world shows it already.
+    Published {
+        /// The machine.
+        machine: usize,
     },
     /// An audience was told something.
     Told {

@@ -130,7 +130,7 @@ pub fn check(world: &World) -> Vec<(&'static str, String)> {
                 broken.push((NOTHING_LEFT, format!("instance {name} on {machine}")));
             }
         }
-        let gateway = world.gateways[at].backends.values().flatten();
+        let gateway = world.gateways[at].backends().iter();
         for backend in gateway.filter(|backend| !wanted.contains_key(backend)) {
             broken.push((NOTHING_LEFT, format!("the gateway of {machine} sends to {backend:?}")));
         }

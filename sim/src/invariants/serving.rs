@@ -4,11 +4,12 @@
 use std::collections::BTreeSet;
 
 use proto_core::id::{InstanceName, MachineId, Namespace};
-use proto_core::store::{Key, Revision};
+use proto_core::store::Key;
+use proto_core::store::facts::{Commit, Head};
 
 use super::{Invariant, Seen};
 use crate::world::World;
-use crate::world::routes::Change;
+use crate::world::kv::Kv;
 
 /// See the file's page.
 #[derive(Debug, Default)]
@@ -17,7 +18,6 @@ pub(super) struct CommittedServes {
     heads: Vec<(Namespace, Vec<(MachineId, InstanceName)>)>,
     /// Told once.
     down: BTreeSet<(MachineId, InstanceName)>,
-    last: Revision,
 }
 
 impl Invariant for CommittedServes {
@@ -28,10 +28,9 @@ impl Invariant for CommittedServes {
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
         let Seen::Stored { writes, .. } = seen else { return Ok(()) };
         for namespace in heads_written(writes) {
-            if let Some(change) = Change::of_head(&world.kv, &namespace) {
+            if let Some(backends) = of_head(&world.kv, &namespace) {
                 self.heads.retain(|(other, _)| *other != namespace);
-                self.heads.push((namespace, change.backends));
-                self.last = change.revision;
+                self.heads.push((namespace, backends));
             }
         }
         Ok(())
@@ -39,7 +38,7 @@ impl Invariant for CommittedServes {
 
     fn look(&mut self, world: &World) -> Result<(), String> {
         let head = self.heads.iter().flat_map(|(_, backends)| backends);
-        let routed = world.gateways.iter().flat_map(|gateway| gateway.backends.values().flatten());
+        let routed = world.gateways.iter().flat_map(|gateway| gateway.backends());
         for (machine, instance) in head.chain(routed) {
             let at = world.machines.iter().position(|other| other == machine);
             let there = at.and_then(|at| world.runtimes[at].instances().get(instance));
@@ -52,8 +51,17 @@ impl Invariant for CommittedServes {
     }
 }
 
+/// The instances of the head of a namespace as it is in the store now.
+fn of_head(kv: &Kv, namespace: &Namespace) -> Option<Vec<(MachineId, InstanceName)>> {
+    let head: Head = kv.get(&Key::head(namespace))?;
+    let commit: Option<Commit> = kv.get(&Key::commit(namespace, head.commit));
+    let services = commit.filter(|_| !head.removed).map(|commit| commit.services);
+    let slots = services.into_iter().flatten().flat_map(|(_, service)| service.slots);
+    Some(slots.map(|(_, slot)| (slot.machine, slot.instance)).collect())
+}
+
 /// The namespaces whose heads a batch writes.
-pub(crate) fn heads_written(writes: &[proto_core::store::Write]) -> Vec<Namespace> {
+pub(super) fn heads_written(writes: &[proto_core::store::Write]) -> Vec<Namespace> {
     let namespace = |key: &Key| {
         let middle = key.as_str().strip_prefix("ns.")?.strip_suffix(".head")?;
         Namespace::new(middle).ok()

@@ -26,8 +26,8 @@ pub struct Kv {
     keys: BTreeMap<Key, Stored>,
     /// Keys that an undecided proposal holds: others' writes of them are answered with [`StoreError::InFlight`].
     undecided: Vec<Key>,
-    /// Nobody answers.
-    away: bool,
+    /// Nothing expires before this.
+    soonest: Option<Time>,
     /// Planted by the conformance test to see that it can fail.
     wrong: Option<Wrong>,
 }
@@ -58,9 +58,6 @@ impl Kv {
     ///
     /// As the real store: see [`StoreError`]. Nothing was written then.
     pub fn apply(&mut self, now: Time, request: &StoreRequest) -> Result<StoreReply, StoreError> {
-        if self.away {
-            return Err(StoreError::Unavailable("no responders".to_owned()));
-        }
         self.expire(now);
         match request {
             StoreRequest::Read { prefixes } => Ok(StoreReply::Entries(self.read(prefixes))),
@@ -69,20 +66,28 @@ impl Kv {
     }
 
     fn read(&self, prefixes: &[Key]) -> Vec<Entry> {
-        let wanted = |key: &Key| prefixes.iter().any(|prefix| key.is_under(prefix));
+        let mut found: Vec<_> = prefixes.iter().flat_map(|prefix| self.below(prefix)).collect();
+        found.sort_by_key(|(key, _)| *key);
+        found.dedup_by_key(|(key, _)| *key);
         let entry = |(key, stored): (&Key, &Stored)| Entry {
             key: key.clone(),
             revision: stored.revision,
             value: stored.value.clone(),
         };
-        self.keys.iter().filter(|(key, _)| wanted(key)).map(entry).collect()
+        found.into_iter().map(entry).collect()
+    }
+
+    fn below<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Stored)> {
+        let from = self.keys.range(prefix..);
+        let near = from.take_while(move |(key, _)| key.as_str().starts_with(prefix.as_str()));
+        near.filter(move |(key, _)| key.is_under(prefix))
     }
 
     fn commit(&mut self, now: Time, writes: &[Write]) -> Result<Revision, StoreError> {
         if writes.is_empty() || writes.len() > MAX_BATCH {
             return Err(StoreError::Refused(format!("a batch of {} writes", writes.len())));
         }
-        if writes.iter().any(|write| self.undecided.contains(&write.key)) {
+        if self.is_held(writes) {
             return Err(StoreError::InFlight);
         }
         // Expectations are of the bucket as it was before the batch: a key may be in it once.
@@ -91,45 +96,52 @@ impl Kv {
                 return Err(StoreError::Refused(format!("{} twice in a batch", write.key)));
             }
         }
-        let holds = |this: &Self, write: &Write| match write.expect {
-            Some(Revision::ABSENT) if this.wrong == Some(Wrong::NoCreateCheck) => true,
-            Some(expected) => this.revision(&write.key) == expected,
-            None => true,
-        };
         let torn = self.wrong == Some(Wrong::TornBatches);
-        if !torn && !writes.iter().all(|write| holds(self, write)) {
+        if !torn && !self.holds(writes) {
             return Err(StoreError::Conflict);
         }
         if self.wrong == Some(Wrong::OneRevisionABatch) {
             self.last += 1;
         }
         for write in writes {
-            if torn && !holds(self, write) {
+            if torn && !self.holds(std::slice::from_ref(write)) {
                 return Err(StoreError::Conflict);
             }
             if self.wrong != Some(Wrong::OneRevisionABatch) {
                 self.last += 1;
             }
             let ttl = write.ttl.filter(|_| self.wrong != Some(Wrong::NoExpiry));
-            let stored = Stored {
-                revision: Revision(self.last),
-                value: write.value.clone(),
-                expires: ttl.map(|ttl| now + ttl.duration()),
-            };
+            let expires = ttl.map(|ttl| now + ttl.duration());
+            self.soonest = self.soonest.into_iter().chain(expires).min();
+            let stored =
+                Stored { revision: Revision(self.last), value: write.value.clone(), expires };
             self.keys.insert(write.key.clone(), stored);
         }
         Ok(Revision(self.last))
     }
 
-    /// Forgets what has expired.
-    pub fn expire(&mut self, now: Time) {
-        self.keys.retain(|_, stored| stored.expires.is_none_or(|at| at > now));
+    /// Whether every expectation of these writes is as the bucket is now.
+    #[must_use]
+    pub fn holds(&self, writes: &[Write]) -> bool {
+        writes.iter().all(|write| match write.expect {
+            Some(Revision::ABSENT) if self.wrong == Some(Wrong::NoCreateCheck) => true,
+            Some(expected) => self.revision(&write.key) == expected,
+            None => true,
+        })
     }
 
-    /// When the next key expires.
+    /// Whether an undecided proposal holds a key of these writes.
     #[must_use]
-    pub fn next_expiry(&self) -> Option<Time> {
-        self.keys.values().filter_map(|stored| stored.expires).min()
+    pub fn is_held(&self, writes: &[Write]) -> bool {
+        !self.undecided.is_empty() && writes.iter().any(|write| self.undecided.contains(&write.key))
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&mut self, now: Time) {
+        if self.soonest.is_some_and(|at| at <= now) {
+            self.keys.retain(|_, stored| stored.expires.is_none_or(|at| at > now));
+            self.soonest = self.keys.values().filter_map(|stored| stored.expires).min();
+        }
     }
 
     /// Where a key was last written; [`Revision::ABSENT`] if it is not there.
@@ -152,8 +164,7 @@ impl Kv {
 
     /// All keys below a prefix with their values.
     pub fn under<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Value)> {
-        let below = self.keys.iter().filter(move |(key, _)| key.is_under(prefix));
-        below.map(|(key, stored)| (key, &stored.value))
+        self.below(prefix).map(|(key, stored)| (key, &stored.value))
     }
 
     /// A proposal for these keys is in flight and undecided from now on.
@@ -164,11 +175,6 @@ impl Kv {
     /// The proposal for these keys is decided.
     pub fn release(&mut self, writes: &[Write]) {
         self.undecided.retain(|key| !writes.iter().any(|write| write.key == *key));
-    }
-
-    /// From now on nobody answers, or somebody does again.
-    pub fn set_away(&mut self, away: bool) {
-        self.away = away;
     }
 }
 

@@ -2,11 +2,15 @@
 //! to it.
 
 pub mod bus;
+pub mod clock;
+pub mod gateway;
 pub mod kv;
-pub mod routes;
+pub mod network;
 pub mod runtime;
+pub mod servers;
 
 use proto_core::id::MachineId;
+use proto_core::random::Random;
 use proto_core::time::{Time, UnixTime};
 
 /// Everything that is no node: what survives when every daemon dies.
@@ -16,26 +20,40 @@ pub struct World {
     pub now: Time,
     /// The machines.
     pub machines: Vec<MachineId>,
-    /// The store.
+    /// What each machine's clocks say.
+    pub clocks: Vec<clock::Clock>,
+    /// The links between them.
+    pub network: network::Network,
+    /// Who answers for the store.
+    pub servers: servers::Servers,
+    /// What the store holds.
     pub kv: kv::Kv,
     /// A runtime for each machine.
     pub runtimes: Vec<runtime::Runtime>,
     /// A gateway for each machine.
-    pub gateways: Vec<routes::Gateway>,
+    pub gateways: Vec<gateway::Gateway>,
 }
 
 impl World {
-    /// Machines with nothing on them, and an empty store.
+    /// Machines with nothing on them, right clocks, ideal links, and an empty store with one server.
     #[must_use]
     pub fn new(machines: Vec<MachineId>) -> Self {
-        let runtimes = machines.iter().map(|_| runtime::Runtime::default()).collect();
-        let gateways = machines.iter().map(|_| routes::Gateway::default()).collect();
-        Self { now: Time::ZERO, machines, kv: kv::Kv::default(), runtimes, gateways }
+        let count = machines.len();
+        Self {
+            now: Time::ZERO,
+            machines,
+            clocks: vec![clock::Clock::default(); count],
+            network: network::Network::ideal(),
+            servers: servers::Servers::new(vec![0], Random::new(0)),
+            kv: kv::Kv::default(),
+            runtimes: vec![runtime::Runtime::default(); count],
+            gateways: vec![gateway::Gateway::default(); count],
+        }
     }
 
-    /// The wall clock of every machine.
+    /// The wall clock of a machine.
     #[must_use]
-    pub fn wall(&self) -> UnixTime {
-        UnixTime::from_millis(1_800_000_000_000 + self.now.as_nanos() / 1_000_000)
+    pub fn wall(&self, machine: usize) -> UnixTime {
+        self.clocks[machine].wall(self.now)
     }
 }

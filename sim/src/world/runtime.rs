@@ -4,6 +4,7 @@
 //! answer arrives, is the caller's choice.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proto_core::id::InstanceName;
@@ -64,6 +65,8 @@ pub struct Instance {
     wall: UnixTime,
     /// It exited by a stop, with this code.
     stopped: Option<i32>,
+    /// It ran when its machine lost power.
+    interrupted: bool,
 }
 
 impl Instance {
@@ -160,6 +163,46 @@ impl Runtime {
         &self.instances
     }
 
+    /// The instance that listens at this address.
+    #[must_use]
+    pub fn listens_at(&self, address: IpAddr) -> Option<&Instance> {
+        self.instances.values().find(|there| there.spec.address == address)
+    }
+
+    /// The machine loses power: nothing runs.
+    pub fn power_off(&mut self) {
+        for there in self.instances.values_mut() {
+            there.interrupted = there.started.take().is_some();
+        }
+    }
+
+    /// The machine is on again: the engine starts what ran and shall always run.
+    pub fn power_on(&mut self, now: Time, wall: UnixTime) {
+        for there in self.instances.values_mut() {
+            if !std::mem::take(&mut there.interrupted) {
+                continue;
+            }
+            if there.spec.workload.restart == RestartPolicy::No {
+                there.stopped = Some(137);
+            } else {
+                (there.started, there.wall) = (Some(now), wall);
+            }
+        }
+    }
+
+    /// An instance exits by itself; its engine starts it again, if that is its policy.
+    pub fn exit(&mut self, now: Time, wall: UnixTime, name: &InstanceName) {
+        if let Some(there) = self.instances.get_mut(name)
+            && there.started.is_some()
+        {
+            if there.spec.workload.restart == RestartPolicy::No {
+                (there.started, there.stopped) = (None, Some(1));
+            } else {
+                (there.started, there.wall) = (Some(now + RESTART_PAUSE), wall);
+            }
+        }
+    }
+
     /// Applies a request at this time. A settling is answered at once: what can still land is the caller's to know.
     ///
     /// # Errors
@@ -229,7 +272,7 @@ impl Runtime {
         if self.instances.contains_key(&spec.name) && !shared {
             return Err(RuntimeError::NameTaken { instance: spec.name.clone() });
         }
-        let instance = Instance { spec: spec.clone(), started: Some(now), wall, stopped: None };
+        let instance = Instance { spec: spec.clone(), started: Some(now), wall, stopped: None, interrupted: false };
         self.instances.insert(spec.name.clone(), instance);
         self.changes += 1;
         Ok(RuntimeReply::Done)

@@ -8,17 +8,17 @@ use proto_core::daemon::{Completion, Effect, EffectKind, Input, RoutesRequest};
 use proto_core::runtime::{RuntimeError, RuntimeRequest};
 use proto_core::store::{StoreError, StoreReply, StoreRequest};
 
-use crate::cluster::{Cluster, Event, Flight, Straggler, unknown};
+use super::{Cluster, Flight, UnderWay, unknown};
 use crate::fate::{Fate, Later};
 use crate::invariants::Seen;
+use crate::trace::Kind;
 use crate::world::bus::{Open, Origin, place};
-use crate::world::routes::Change;
+use crate::world::servers::Answer;
 
-const HOP: Duration = Duration::from_millis(1);
-/// Until a gateway has applied what the store has taken.
-const FOLLOW: Duration = Duration::from_millis(5);
+/// What happens on the machine itself takes so long.
+pub(super) const HOP: Duration = Duration::from_millis(1);
 /// Until the requests to an old backend are done.
-const DRAINED: Duration = Duration::from_millis(20);
+pub(super) const DRAINED: Duration = Duration::from_millis(20);
 
 impl Cluster<'_> {
     /// A node puts out an effect: what becomes of it?
@@ -26,18 +26,21 @@ impl Cluster<'_> {
         self.effects += 1;
         self.land_due();
         self.invariants.see(&Seen::Issued { machine, effect: &effect }, &self.world);
-        let me = self.world.machines[machine].clone();
-        let own = matches!(&effect.kind, EffectKind::Send { to, .. } if *to == me);
-        let fates = self.budget.fates(&effect.kind, own, self.machines.len() == 1);
-        let fate = if fates.len() == 1 {
-            Fate::Normal
-        } else {
-            let label = || short(&effect.kind);
-            fates[self.choices.seldom(fates.len(), 60, label)]
-        };
+        let me = &self.world.machines[machine];
+        let own = matches!(&effect.kind, EffectKind::Send { to, .. } if to == me);
+        let alone = self.machines.len() == 1;
+        let fate = self.fates.of(machine, &effect.kind, own, alone, || short(&effect.kind));
         let number = self.effects;
-        self.trace(|| format!("#{number} machine {machine} {} {fate:?}", short(&effect.kind)));
-        self.budget.spend(fate);
+        self.trace.mix(effect.id.0);
+        let peer = match &effect.kind {
+            EffectKind::Send { to, .. } => place(&self.world.machines, to),
+            _ => None,
+        };
+        let operation = effect.operation.as_ref();
+        self.note_between(Some(machine), peer, Kind::Effect, operation, || {
+            let fate = if fate == Fate::Normal { String::new() } else { format!(" {fate:?}") };
+            format!("#{number} {}{fate}", short(&effect.kind))
+        });
         let origin = Origin { machine, boot: self.machines[machine].boot, effect: effect.id };
         if !matches!(effect.kind, EffectKind::Reply { .. }) {
             self.machines[machine].pending.insert(effect.id);
@@ -55,7 +58,7 @@ impl Cluster<'_> {
             }
             Fate::Pause => {
                 self.carry_out(machine, effect, Some(origin));
-                self.pause(machine);
+                self.pause(machine, super::PAUSE);
             }
             Fate::LostAnswer => {
                 if let Some(completion) = unknown(&effect.kind) {
@@ -103,16 +106,16 @@ impl Cluster<'_> {
         self.answer(Some(origin), HOP, completion);
     }
 
-    /// The effect on its way, and how long it takes to get there.
-    fn set_out(&mut self, machine: usize, effect: Effect) -> Option<(Duration, Flight)> {
+    /// The effect on its way, and how long it takes where nothing goes wrong. `None` for what needs no way.
+    fn set_out(&self, machine: usize, effect: Effect) -> Option<(Duration, Flight)> {
         match effect.kind {
             EffectKind::Store(request) => {
                 let operation = effect.operation;
-                Some((HOP, Flight::Store { request, operation, undecided: false }))
+                Some((HOP, Flight::Store { from: machine, request, operation, undecided: false }))
             }
             EffectKind::Send { to, command } => {
                 let to = place(&self.world.machines, &to)?;
-                Some((HOP, Flight::Command { to, command }))
+                Some((HOP, Flight::Command { from: machine, to, command }))
             }
             EffectKind::Runtime(request) => {
                 let by = request.mutates().and_then(|instance| {
@@ -127,7 +130,9 @@ impl Cluster<'_> {
                     });
                     open.max()
                 });
-                Some((takes(&request), Flight::Runtime { machine, request, by }))
+                let slower = self.machines[machine].ails.slow.max(1);
+                let boot = self.machines[machine].boot;
+                Some((takes(&request) * slower, Flight::Runtime { machine, boot, request, by }))
             }
             EffectKind::Routes(request) => {
                 let (RoutesRequest::Applied { within, .. } | RoutesRequest::Drained { within, .. }) =
@@ -148,27 +153,32 @@ impl Cluster<'_> {
             self.world.kv.hold(writes);
             *undecided = true;
         }
-        let lands = match lands {
-            Later::Effects(n) => Later::Effects(self.effects + n),
-            Later::AtRest => Later::AtRest,
-        };
-        self.stragglers.push(Straggler { lands, flight });
+        self.set_under_way_until(flight, lands);
     }
 
     fn land_due(&mut self) {
+        if self.under_way.is_empty() {
+            return;
+        }
         let effects = self.effects;
-        let due =
-            |straggler: &Straggler| matches!(straggler.lands, Later::Effects(n) if n <= effects);
-        while let Some(at) = self.stragglers.iter().position(due) {
-            let straggler = self.stragglers.remove(at);
-            self.trace(|| format!("lands late: {}", short_flight(&straggler.flight)));
-            let event = Event::Reach { flight: straggler.flight, origin: None };
-            self.schedule(Duration::ZERO, event);
+        let due = |there: &UnderWay| matches!(there.lands, Some(Later::Effects(n)) if n <= effects);
+        while let Some(number) =
+            self.under_way.iter().find(|(_, there)| due(there)).map(|(number, _)| *number)
+        {
+            let Some(there) = self.under_way.remove(&number) else { break };
+            self.note(None, Kind::Message, None, || {
+                format!("lands late: {}", short_flight(&there.flight))
+            });
+            self.set_under_way(there.flight, None, Duration::ZERO);
         }
     }
 
     fn carry_out(&mut self, machine: usize, effect: Effect, origin: Option<Origin>) {
         match effect.kind {
+            EffectKind::Persist(_) if self.machines[machine].ails.disk_full => {
+                let full = Err("no space left on device".to_owned());
+                self.answer(origin, HOP, Completion::Persist(full));
+            }
             EffectKind::Persist(file) => {
                 self.machines[machine].fence = file;
                 let file = &self.machines[machine].fence;
@@ -182,68 +192,137 @@ impl Cluster<'_> {
                 if origin.is_some()
                     && let Some(open) = open
                 {
-                    self.answer(open.origin, HOP, Completion::Send(Outcome::Ok(*reply)));
+                    let completion = Completion::Send(Outcome::Ok(*reply));
+                    self.answer_over(machine, open.origin, completion);
                 }
             }
             _ => {
                 if let Some((after, flight)) = self.set_out(machine, effect) {
-                    self.schedule(after, Event::Reach { flight, origin });
+                    self.send_off(flight, origin, after);
                 }
+            }
+        }
+    }
+
+    /// What goes over a link may be lost there, or come twice.
+    fn send_off(&mut self, flight: Flight, origin: Option<Origin>, after: Duration) {
+        match flight {
+            Flight::Command { from, to, .. } => {
+                let arrivals = self.world.network.carry(from, to);
+                if let Some(second) = arrivals.second() {
+                    self.set_under_way(flight.clone(), None, second);
+                }
+                match (arrivals.first(), &flight) {
+                    (Some(after), _) => self.set_under_way(flight, origin, after),
+                    (None, Flight::Command { command, .. }) => {
+                        let deadline = command.deadline.duration();
+                        self.answer(origin, deadline, Completion::Send(Outcome::Unknown));
+                    }
+                    (None, _) => unreachable!("it is a command"),
+                }
+            }
+            Flight::Store { from, .. } => {
+                let Some(at) = self.world.servers.answers(&self.world.network, from) else {
+                    let error = StoreError::Unavailable("no responders".to_owned());
+                    return self.answer(origin, HOP, Completion::Store(Outcome::Failed(error)));
+                };
+                match self.world.network.carry(from, at).first() {
+                    Some(after) => self.set_under_way(flight, origin, after),
+                    None => self.silence(origin, Completion::Store(Outcome::Unknown)),
+                }
+            }
+            Flight::Runtime { .. } | Flight::Routes { .. } => {
+                self.set_under_way(flight, origin, after);
             }
         }
     }
 
     /// An effect reaches its part of the world.
-    pub(crate) fn reach(&mut self, flight: Flight, origin: Option<Origin>) {
+    pub(super) fn reach(&mut self, flight: Flight, origin: Option<Origin>) {
         match flight {
-            Flight::Store { request, operation, undecided } => {
+            Flight::Store { from, request, operation, undecided } => {
                 if undecided && let StoreRequest::Commit { writes } = &request {
                     self.world.kv.release(writes);
                 }
-                let result = self.world.kv.apply(self.world.now, &request);
-                if let (StoreRequest::Commit { writes }, Ok(StoreReply::Committed(_))) =
-                    (&request, &result)
-                {
-                    let seen = Seen::Stored { writes, operation: operation.as_ref() };
-                    self.invariants.see(&seen, &self.world);
-                    self.publish(writes);
-                }
-                let outcome = result.map_or_else(Outcome::Failed, Outcome::Ok);
-                self.answer(origin, HOP, Completion::Store(outcome));
+                self.ask_store(from, request, operation.as_ref(), origin);
             }
-            Flight::Command { to, command } => self.deliver(to, command, origin),
-            Flight::Runtime { machine, request, by } => {
-                if let RuntimeRequest::Settle { instance } = &request {
-                    self.settle(machine, &instance.clone());
-                }
-                let (now, wall) = (self.world.now, self.world.wall());
-                let result = self.world.runtimes[machine].apply(now, wall, &request);
-                if request.mutates().is_some() && result.is_ok() {
-                    let seen = Seen::Landed { machine, request: &request, by: by.as_ref() };
-                    self.invariants.see(&seen, &self.world);
-                }
-                let outcome = result.map_or_else(Outcome::Failed, Outcome::Ok);
-                self.answer(origin, HOP, Completion::Runtime(outcome));
+            Flight::Command { from, to, command } => self.deliver(from, to, command, origin),
+            Flight::Runtime { machine, request, by, .. } => {
+                self.ask_runtime(machine, &request, by.as_ref(), origin);
             }
             Flight::Routes { machine, request, until } => {
-                self.routes(machine, request, until, origin)
+                self.routes(machine, request, until, origin);
             }
         }
     }
 
-    /// Gateways hear of every head that moved.
-    fn publish(&mut self, writes: &[proto_core::store::Write]) {
-        for namespace in crate::invariants::heads_written(writes) {
-            let Some(change) = Change::of_head(&self.world.kv, &namespace) else { continue };
-            for machine in 0..self.machines.len() {
-                let change = change.clone();
-                self.schedule(FOLLOW, Event::Gateway { machine, change });
+    fn ask_store(
+        &mut self,
+        from: usize,
+        request: StoreRequest,
+        operation: Option<&proto_core::id::OperationId>,
+        origin: Option<Origin>,
+    ) {
+        let world = &mut self.world;
+        let Some(at) = world.servers.answers(&world.network, from) else {
+            let error = StoreError::Unavailable("no responders".to_owned());
+            return self.answer(origin, HOP, Completion::Store(Outcome::Failed(error)));
+        };
+        let answer = world.servers.apply(&mut world.kv, world.now, at, &request);
+        let result = match answer {
+            Answer::Reply(result) => result,
+            Answer::Silence => {
+                return self.silence(origin, Completion::Store(Outcome::Unknown));
             }
+            Answer::Torn => {
+                self.note(None, Kind::Fault, None, || "a batch is TORN".to_owned());
+                self.silence(origin, Completion::Store(Outcome::Unknown));
+                return self.depose();
+            }
+        };
+        if let (StoreRequest::Commit { writes }, Ok(StoreReply::Committed(last))) =
+            (&request, &result)
+        {
+            self.note_between(None, Some(from), Kind::Stored, operation, || {
+                format!("takes {}", short(&EffectKind::Store(request.clone())))
+            });
+            self.stored(writes, *last, operation);
         }
+        let outcome = result.map_or_else(Outcome::Failed, Outcome::Ok);
+        self.answer_over(at, origin, Completion::Store(outcome));
+    }
+
+    fn ask_runtime(
+        &mut self,
+        machine: usize,
+        request: &RuntimeRequest,
+        by: Option<&(proto_core::store::Scope, proto_core::id::Epoch)>,
+        origin: Option<Origin>,
+    ) {
+        if let RuntimeRequest::Settle { instance } = request {
+            self.settle(machine, &instance.clone());
+        }
+        let changes = request.mutates().is_some();
+        if changes && self.machines[machine].ails.failing {
+            let error = RuntimeError::Other { detail: "the model says no".to_owned() };
+            return self.answer(origin, HOP, Completion::Runtime(Outcome::Failed(error)));
+        }
+        let (now, wall) = (self.world.now, self.world.wall(machine));
+        let result = self.world.runtimes[machine].apply(now, wall, request);
+        if changes && result.is_ok() {
+            self.note(Some(machine), Kind::Changed, None, || {
+                format!("done: {}", short(&EffectKind::Runtime(request.clone())))
+            });
+            let seen = Seen::Landed { machine, request, by };
+            self.invariants.see(&seen, &self.world);
+        }
+        let outcome = result.map_or_else(Outcome::Failed, Outcome::Ok);
+        self.answer(origin, HOP, Completion::Runtime(outcome));
     }
 
     fn deliver(
         &mut self,
+        from: usize,
         to: usize,
         command: Box<proto_core::coordination::Command>,
         origin: Option<Origin>,
@@ -251,12 +330,12 @@ impl Cluster<'_> {
         if self.machines[to].node.is_none() {
             if origin.is_none() {
                 // It was delayed on the way; it comes once somebody listens.
-                let event = Event::Reach { flight: Flight::Command { to, command }, origin };
-                return self.schedule(Duration::from_millis(300), event);
+                let flight = Flight::Command { from, to, command };
+                return self.set_under_way(flight, None, Duration::from_millis(300));
             }
             let machine = self.world.machines[to].clone();
             let error = BusError::NoResponders { machine };
-            return self.answer(origin, HOP, Completion::Send(Outcome::Failed(error)));
+            return self.answer_over(to, origin, Completion::Send(Outcome::Failed(error)));
         }
         let open = Open { origin, at: to, boot: self.machines[to].boot, command: *command.clone() };
         let deadline = command.deadline.duration();
@@ -270,44 +349,24 @@ impl Cluster<'_> {
 
     /// What an earlier daemon issued on this instance lands now, or never will.
     fn settle(&mut self, machine: usize, settled: &proto_core::id::InstanceName) {
-        let on = |straggler: &Straggler| match &straggler.flight {
-            Flight::Runtime { machine: at, request, .. } => {
-                *at == machine && request.mutates() == Some(settled)
+        let now = self.machines[machine].boot;
+        let on = |there: &UnderWay| match &there.flight {
+            Flight::Runtime { machine: at, request, boot, .. } => {
+                let earlier = there.lands.is_some() || there.origin.is_none() || *boot < now;
+                *at == machine && earlier && request.mutates() == Some(settled)
             }
             _ => false,
         };
-        while let Some(at) = self.stragglers.iter().position(on) {
-            let straggler = self.stragglers.remove(at);
+        while let Some(number) =
+            self.under_way.iter().find(|(_, there)| on(there)).map(|(number, _)| *number)
+        {
+            let Some(there) = self.under_way.remove(&number) else { break };
             let label = || format!("settling {settled}: it lands, or never will");
-            if self.choices.choose(2, label) == 0 {
-                self.trace(|| format!("settled: {}", short_flight(&straggler.flight)));
-                self.reach(straggler.flight, None);
-            }
-        }
-    }
-
-    fn routes(
-        &mut self,
-        machine: usize,
-        request: RoutesRequest,
-        until: proto_core::time::Time,
-        origin: Option<Origin>,
-    ) {
-        match &request {
-            RoutesRequest::Applied { at_least, .. } => {
-                if self.world.gateways[machine].applied >= *at_least {
-                    self.answer(origin, HOP, Completion::Routes(Ok(None)));
-                } else if self.world.now >= until {
-                    let late = "the gateway is behind".to_owned();
-                    self.answer(origin, HOP, Completion::Routes(Ok(Some(late))));
-                } else {
-                    let flight = Flight::Routes { machine, request, until };
-                    self.schedule(FOLLOW, Event::Reach { flight, origin });
-                }
-            }
-            RoutesRequest::Drained { within, .. } => {
-                let after = DRAINED.min(within.duration());
-                self.answer(origin, after, Completion::Routes(Ok(None)));
+            if self.fates.either(2, label) == 0 {
+                self.note(Some(machine), Kind::Message, None, || {
+                    format!("settled: {}", short_flight(&there.flight))
+                });
+                self.reach(there.flight, None);
             }
         }
     }

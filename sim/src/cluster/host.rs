@@ -1,0 +1,145 @@
+//! What strikes a whole machine: its daemon dies or stands still, it sleeps, it loses power, its parts are slow or fail.
+
+use std::time::Duration;
+
+use proto_core::daemon::Input;
+
+use super::{Cluster, Event};
+use crate::trace::Kind;
+
+/// How long after a crash a daemon is started again.
+pub const RESTART_AFTER: Duration = Duration::from_secs(1);
+/// How long a daemon that stands still does so where fates are chosen: longer than a lease.
+pub const PAUSE: Duration = Duration::from_secs(45);
+
+/// How a machine's parts are slow or failing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ails {
+    /// Its runtime takes so many times longer; 0 and 1 are as usual.
+    pub(crate) slow: u32,
+    /// Its runtime refuses whatever changes something.
+    pub(crate) failing: bool,
+    /// Its disk takes no fence file.
+    pub(crate) disk_full: bool,
+}
+
+impl Cluster<'_> {
+    /// The daemon of a machine dies: what it has issued is on its way, what it knew is gone. It is started again.
+    pub fn crash(&mut self, machine: usize) {
+        self.stop(machine, "the daemon CRASHES");
+        self.schedule(RESTART_AFTER, Event::Restart { machine });
+    }
+
+    fn stop(&mut self, machine: usize, how: &'static str) {
+        self.crashes += 1;
+        self.note(Some(machine), Kind::Fault, None, || how.to_owned());
+        let there = &mut self.machines[machine];
+        there.node = None;
+        there.boot += 1;
+        there.pending.clear();
+        there.timer = None;
+        there.paused_until = None;
+        there.held.clear();
+        self.bus.forget(machine);
+    }
+
+    /// The daemon of a machine stands still for a while.
+    pub fn pause(&mut self, machine: usize, how_long: Duration) {
+        if !self.is_up(machine) {
+            return;
+        }
+        self.crashes += 1;
+        self.note(Some(machine), Kind::Fault, None, || "the daemon STANDS STILL".to_owned());
+        self.machines[machine].paused_until = Some(self.world.now + how_long);
+        self.schedule(how_long, Event::Wake { machine });
+    }
+
+    /// The whole machine sleeps: nothing of it does anything, and its monotonic clock does not count.
+    pub fn sleep(&mut self, machine: usize, how_long: Duration) {
+        if self.is_up(machine) {
+            self.pause(machine, how_long);
+            self.world.clocks[machine].sleep(how_long);
+        }
+    }
+
+    pub(super) fn wake(&mut self, machine: usize) {
+        let there = &mut self.machines[machine];
+        if there.paused_until.is_none_or(|until| until > self.world.now) {
+            return;
+        }
+        there.paused_until = None;
+        self.note(Some(machine), Kind::Mended, None, || "the daemon goes on".to_owned());
+        // Everything that came meanwhile is there at once, in the order in which it came.
+        for input in std::mem::take(&mut self.machines[machine].held) {
+            self.input(machine, input);
+        }
+        self.input(machine, Input::Timeout);
+    }
+
+    /// The machine loses power and comes back after this time: daemon, gateway, store server and instances with it.
+    pub fn reboot(&mut self, machine: usize, off_for: Duration) {
+        if self.machines[machine].off {
+            return;
+        }
+        self.stop(machine, "the machine LOSES POWER");
+        self.machines[machine].off = true;
+        self.world.runtimes[machine].power_off();
+        self.world.gateways[machine].up = false;
+        // What was under way on the machine itself is gone with it.
+        self.under_way.retain(|_, there| match &there.flight {
+            super::Flight::Runtime { machine: at, .. }
+            | super::Flight::Routes { machine: at, .. } => *at != machine,
+            _ => true,
+        });
+        self.set_server(machine, false);
+        self.schedule(off_for, Event::PowerOn { machine });
+    }
+
+    pub(super) fn power_on(&mut self, machine: usize) {
+        if !std::mem::take(&mut self.machines[machine].off) {
+            return;
+        }
+        self.note(Some(machine), Kind::Mended, None, || "the machine is on again".to_owned());
+        let (now, wall) = (self.world.now, self.world.wall(machine));
+        self.world.runtimes[machine].power_on(now, wall);
+        self.world.gateways[machine].up = true;
+        self.world.gateways[machine].restart();
+        self.set_server(machine, true);
+        self.follow_anew(machine);
+        self.schedule(RESTART_AFTER, Event::Restart { machine });
+    }
+
+    /// The store's server on this machine stops or starts.
+    pub fn set_server(&mut self, machine: usize, up: bool) {
+        self.world.servers.set_up(machine, up && !self.machines[machine].off);
+        self.look_at_servers();
+    }
+
+    /// Its runtime is so many times slower from now on; 1 is as usual.
+    pub fn set_slow(&mut self, machine: usize, times: u32) {
+        self.machines[machine].ails.slow = times;
+    }
+
+    /// Its runtime refuses every change from now on, or no longer.
+    pub fn set_failing(&mut self, machine: usize, failing: bool) {
+        self.machines[machine].ails.failing = failing;
+    }
+
+    /// Its disk takes no fence file from now on, or does again.
+    pub fn set_disk_full(&mut self, machine: usize, full: bool) {
+        self.machines[machine].ails.disk_full = full;
+    }
+
+    /// Links, servers, disks, runtimes and clocks are well again. What is off or stands still comes back by itself.
+    pub fn heal(&mut self) {
+        self.note(None, Kind::Mended, None, || "everything is mended".to_owned());
+        self.world.network.heal();
+        for machine in 0..self.machines.len() {
+            self.machines[machine].ails = Ails::default();
+            self.world.clocks[machine].set_right();
+            let up = !self.machines[machine].off;
+            self.world.servers.set_up(machine, up);
+        }
+        self.links_changed();
+    }
+}

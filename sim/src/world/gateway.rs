@@ -1,0 +1,123 @@
+//! One machine's gateway: the real projection and route table of `proto-core`, fed by a modelled follower of the store. It
+//! outlives the daemon, and keeps its last good state on the machine's disk.
+
+use std::net::SocketAddr;
+
+use proto_core::id::{InstanceName, MachineId, Namespace};
+use proto_core::routing::{Commits, Effect, Projection, RouteTable, Snapshot};
+use proto_core::store::{FollowEvent, Revision};
+use proto_core::time::{Time, UnixTime};
+
+/// How its follower stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// It hears every write, since then.
+    Following(Time),
+    /// It hears nothing, since then.
+    Silent(Time),
+}
+
+/// A gateway.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    projection: Projection,
+    /// What is on its disk.
+    snapshot: Option<Snapshot>,
+    table: RouteTable,
+    backends: Vec<(MachineId, InstanceName)>,
+    /// How its follower stands.
+    pub link: Link,
+    /// Counts loads: what was sent for an earlier one is not heard any more.
+    pub load: u32,
+    /// Messages of a follower arrive in order: none before this.
+    pub last_arrival: Time,
+    /// Messages that will be missed: a gap in the sequence of its consumer.
+    pub gaps: u32,
+    /// Its machine runs.
+    pub up: bool,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self {
+            projection: Projection::new(),
+            snapshot: None,
+            table: RouteTable::default(),
+            backends: Vec::new(),
+            link: Link::Following(Time::ZERO),
+            load: 0,
+            last_arrival: Time::ZERO,
+            gaps: 0,
+            up: true,
+        }
+    }
+}
+
+impl Gateway {
+    /// The follower says something; whether it changed what is served.
+    pub fn hear(&mut self, wall: UnixTime, event: FollowEvent) -> bool {
+        self.projection.handle_input(wall, event);
+        self.drain()
+    }
+
+    /// It starts anew, from what is on its disk.
+    pub fn restart(&mut self) {
+        self.projection = match self.snapshot.clone() {
+            Some(snapshot) => Projection::restore(snapshot).expect("this build wrote it"),
+            None => Projection::new(),
+        };
+        self.load += 1;
+        self.drain();
+    }
+
+    fn drain(&mut self) -> bool {
+        let mut published = false;
+        while let Some(effect) = self.projection.poll_effect() {
+            match effect {
+                Effect::Publish(_) => published = true,
+                Effect::Persist(snapshot) => self.snapshot = Some(snapshot),
+            }
+        }
+        if published {
+            self.table = RouteTable::new(self.projection.served());
+            let services = self.projection.served().values().flat_map(|served| {
+                served.commit.services.values().flat_map(|service| service.slots.values())
+            });
+            self.backends =
+                services.map(|slot| (slot.machine.clone(), slot.instance.clone())).collect();
+        }
+        published
+    }
+
+    /// What it serves.
+    #[must_use]
+    pub fn served(&self) -> &Commits {
+        self.projection.served()
+    }
+
+    /// The instances that it sends requests to.
+    #[must_use]
+    pub fn backends(&self) -> &[(MachineId, InstanceName)] {
+        &self.backends
+    }
+
+    /// Up to where it serves what the store says of one namespace.
+    #[must_use]
+    pub fn applied(&self, namespace: Option<&Namespace>) -> Revision {
+        self.projection.status().applied(namespace)
+    }
+
+    /// Whether it says itself that it may be behind.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.projection.status().stale.is_some()
+    }
+
+    /// Where a request may go: every address that stands for this host and path, and whose instance it takes it to be.
+    #[must_use]
+    pub fn route(&self, host: &str, path: &str) -> Option<Vec<(InstanceName, SocketAddr)>> {
+        let target = self.table.resolve(host, path).ok()?;
+        let backends = target.backends.iter();
+        Some(backends.map(|backend| (backend.instance.clone(), backend.address)).collect())
+    }
+}
