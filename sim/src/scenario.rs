@@ -4,20 +4,17 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use proto_core::api::OperationRequest;
-use proto_core::deploy::HostName;
-use proto_core::deploy::spec::{
-    Manifest, OnFailure, Placement, Replicas, Reservation, Rollout, Route, ServiceSpec, Strategy,
-    Topology,
-};
+use proto_core::deploy::spec::{Manifest, Replicas, ServiceSpec, Strategy};
 use proto_core::id::{MachineId, Namespace, ServiceName};
 use proto_core::machine::{Addressing, MachineLifecycle, MachineRecord};
-use proto_core::runtime::{Network, Probe, Readiness, RestartPolicy, Workload};
-use proto_core::span::Span;
 use proto_core::store::facts::{Cluster, VERSION};
 use proto_core::store::{Key, Revision, StoreRequest, Write};
 use proto_core::time::{Time, UnixTime};
 
+use crate::specs::service;
 use crate::world::World;
+
+const HOST: &str = "shop.example.com";
 
 /// A scenario.
 #[derive(Debug, Clone)]
@@ -44,7 +41,7 @@ pub struct Scenario {
 #[must_use]
 pub fn all() -> Vec<Scenario> {
     let web = |image: &str, strategy, replicas| {
-        deploy(&[("web", service(image, strategy, replicas, Span::from_secs(5)))])
+        deploy(&[("web", service(image, strategy, Replicas::Count(replicas), HOST))])
     };
     let update = |name, about, strategy, machines, replicas, image: &str| Scenario {
         name,
@@ -168,61 +165,14 @@ fn deploy(services: &[(&str, ServiceSpec)]) -> OperationRequest {
     OperationRequest::Deploy { manifest: Manifest { namespace, services: named.collect() } }
 }
 
-fn service(image: &str, strategy: Strategy, replicas: u32, start_period: Span) -> ServiceSpec {
-    let slow = image.starts_with("ready-45000");
-    ServiceSpec {
-        workload: Workload {
-            image: image.to_owned(),
-            entrypoint: Vec::new(),
-            command: Vec::new(),
-            env: BTreeMap::new(),
-            user: None,
-            cap_add: Vec::new(),
-            cap_drop: Vec::new(),
-            cpu_limit_millis: None,
-            memory_limit_bytes: None,
-            restart: RestartPolicy::Always,
-            stop_grace_period: Span::from_secs(10),
-            labels: BTreeMap::new(),
-            publish: BTreeMap::new(),
-            network: Network::Overlay,
-        },
-        placement: Placement {
-            replicas: Replicas::Count(replicas),
-            constraints: Vec::new(),
-            spread: Topology::Machine,
-        },
-        reservation: Reservation::default(),
-        ports: BTreeMap::from([("http".to_owned(), 8080)]),
-        routes: vec![Route {
-            hostnames: vec!["shop.example.com".parse::<HostName>().expect("a literal")],
-            path_prefix: "/".to_owned(),
-            port: "http".to_owned(),
-        }],
-        readiness: Some(Readiness {
-            probe: Probe::Http { path: "/".to_owned(), port: "http".to_owned() },
-            interval: Span::from_secs(if slow { 15 } else { 1 }),
-            timeout: Span::from_secs(1),
-            retries: 0,
-            start_period: if slow {
-                Span::from_secs(60)
-            } else {
-                start_period.min(Span::from_secs(2))
-            },
-        }),
-        rollout: Rollout { strategy, batch: 1, drain: Span::from_secs(5) },
-        on_failure: OnFailure::Abort,
-    }
-}
-
 /// Machines of a founded cluster with nothing on them.
 ///
 /// # Panics
 ///
-/// Beyond 9 machines.
+/// Beyond 250 machines.
 #[must_use]
 pub fn founded(machines: usize) -> World {
-    assert!(machines <= 9, "machines are named by one digit");
+    assert!(machines <= 250, "each machine has a byte of the addresses");
     let ids: Vec<_> = (1..=machines)
         .map(|n| MachineId::new(format!("m{n}")).expect("a letter, a digit"))
         .collect();
@@ -235,7 +185,7 @@ pub fn founded(machines: usize) -> World {
         created: UnixTime::from_millis(1_800_000_000_000),
     };
     let mut writes = vec![write(Key::cluster(), &cluster)];
-    for (n, id) in (1..).zip(ids) {
+    for (n, id) in (1u8..).zip(ids) {
         let record = MachineRecord {
             v: VERSION,
             id: id.clone(),

@@ -13,11 +13,16 @@ use crate::world::World;
 pub(super) struct NoAbortAfterCommit {
     committed: BTreeSet<(OperationId, u32)>,
     aborted: BTreeSet<(OperationId, u32)>,
+    seen: u64,
 }
 
 impl Invariant for NoAbortAfterCommit {
     fn name(&self) -> &'static str {
         "S5 no abort after the commit"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
@@ -29,6 +34,7 @@ impl Invariant for NoAbortAfterCommit {
             let Ok(record) = serde_json::from_value::<OperationRecord>(write.value.clone()) else {
                 return Err(format!("{} is no record", write.key));
             };
+            self.seen += 1;
             let attempt = (record.id.clone(), record.attempt);
             match record.phase {
                 Phase::Executing => {}

@@ -17,11 +17,16 @@ use crate::world::World;
 pub(super) struct SomebodyAsked {
     asked: BTreeSet<Digest>,
     known: BTreeMap<OperationId, Digest>,
+    seen: u64,
 }
 
 impl Invariant for SomebodyAsked {
     fn name(&self) -> &'static str {
         "S10 every change is of an operation that was asked for"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
@@ -52,6 +57,7 @@ impl Invariant for SomebodyAsked {
                 if !changes {
                     return Ok(());
                 }
+                self.seen += 1;
                 let of = effect.operation.as_ref();
                 let request = of.and_then(|operation| self.known.get(operation));
                 if request.is_none_or(|request| !self.asked.contains(request)) {

@@ -16,11 +16,16 @@ pub(super) struct LowerEpochsAreRefused {
     floors: BTreeMap<(usize, Scope), Epoch>,
     /// Commands that arrived below the floor, with both.
     lower: BTreeMap<ReplyToken, (Epoch, Epoch)>,
+    seen: u64,
 }
 
 impl Invariant for LowerEpochsAreRefused {
     fn name(&self) -> &'static str {
         "S6 a machine refuses what is below its floor"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
@@ -36,6 +41,7 @@ impl Invariant for LowerEpochsAreRefused {
                 else {
                     return Ok(());
                 };
+                self.seen += 1;
                 let floor = self.floors.get(&(*machine, scope.clone())).copied();
                 if let Some(floor) = floor.filter(|floor| epoch < floor) {
                     self.lower.insert(*token, (*epoch, floor));
@@ -63,11 +69,16 @@ pub(super) struct NothingLandsBehindTheBarrier {
     asked: BTreeMap<ReplyToken, (usize, Scope, Epoch)>,
     acknowledged: BTreeMap<(usize, Scope), Epoch>,
     acting: BTreeMap<Scope, Epoch>,
+    seen: u64,
 }
 
 impl Invariant for NothingLandsBehindTheBarrier {
     fn name(&self) -> &'static str {
         "S6 nothing of a lower epoch lands behind the barrier"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
@@ -89,6 +100,7 @@ impl Invariant for NothingLandsBehindTheBarrier {
                 }
             }
             Seen::Landed { machine, request, by: Some((scope, epoch)) } => {
+                self.seen += 1;
                 let barrier = self.acknowledged.get(&(*machine, scope.clone()));
                 if let Some(barrier) = barrier.filter(|barrier| epoch < barrier) {
                     return Err(format!(

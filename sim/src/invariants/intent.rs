@@ -15,6 +15,7 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub(super) struct IntentIsPlanned {
     once: BTreeMap<Key, Value>,
+    seen: u64,
 }
 
 impl Invariant for IntentIsPlanned {
@@ -22,9 +23,14 @@ impl Invariant for IntentIsPlanned {
         "S11 intent is what was planned, and is written once"
     }
 
+    fn premises(&self) -> u64 {
+        self.seen
+    }
+
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
         let Seen::Stored { writes, operation } = seen else { return Ok(()) };
         for write in *writes {
+            self.seen += 1;
             let tokens: Vec<_> = write.key.as_str().split('.').collect();
             match tokens[..] {
                 ["ns", _, "commit", _] => {

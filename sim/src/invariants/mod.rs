@@ -3,15 +3,20 @@
 //! An invariant sees what happens between the nodes and the world and remembers what it needs; it looks into no node.
 
 mod after_commit;
+mod applied;
 mod asked;
 mod fence;
 mod intent;
+mod lineage;
 mod phases;
 pub mod rest;
+mod restarts;
 mod serving;
 mod success;
 
 
+
+use std::collections::BTreeMap;
 
 use proto_core::coordination::FenceFile;
 use proto_core::coordination::command::{Command, CommandReply};
@@ -115,6 +120,9 @@ trait Invariant: std::fmt::Debug {
     /// Its name.
     fn name(&self) -> &'static str;
 
+    /// In how many states its premise was true so far: how often it could have been broken.
+    fn premises(&self) -> u64;
+
     /// Something happened.
     fn see(&mut self, _seen: &Seen<'_>, _world: &World) -> Result<(), String> {
         Ok(())
@@ -138,19 +146,38 @@ impl Invariants {
     /// recreate, which stops first).
     #[must_use]
     pub fn new(serves_through: bool) -> Self {
-        let mut all: Vec<Box<dyn Invariant>> = vec![
-            Box::new(after_commit::NoAbortAfterCommit::default()),
-            Box::new(phases::OnlyForward::default()),
-            Box::new(fence::LowerEpochsAreRefused::default()),
-            Box::new(fence::NothingLandsBehindTheBarrier::default()),
-            Box::new(success::SuccessIsCommitted),
-            Box::new(asked::SomebodyAsked::default()),
-            Box::new(intent::IntentIsPlanned::default()),
-        ];
+        let mut all = Self::always();
         if serves_through {
             all.push(Box::new(serving::CommittedServes::default()));
         }
         Self { all, violations: Vec::new() }
+    }
+
+    /// Those that are checked in a story, where instances stop by themselves too.
+    #[must_use]
+    pub fn of_a_story() -> Self {
+        Self { all: Self::always(), violations: Vec::new() }
+    }
+
+    fn always() -> Vec<Box<dyn Invariant>> {
+        vec![
+            Box::new(after_commit::NoAbortAfterCommit::default()),
+            Box::new(phases::OnlyForward::default()),
+            Box::new(fence::LowerEpochsAreRefused::default()),
+            Box::new(fence::NothingLandsBehindTheBarrier::default()),
+            Box::new(applied::AppliedIsRouted::default()),
+            Box::new(restarts::OnlyOperationsChange::default()),
+            Box::new(success::SuccessIsCommitted::default()),
+            Box::new(lineage::FollowsFromTheRequest::default()),
+            Box::new(asked::SomebodyAsked::default()),
+            Box::new(intent::IntentIsPlanned::default()),
+        ]
+    }
+
+    /// In how many states each premise was true.
+    #[must_use]
+    pub fn premises(&self) -> BTreeMap<&'static str, u64> {
+        self.all.iter().map(|invariant| (invariant.name(), invariant.premises())).collect()
     }
 
     /// Something happened.

@@ -15,11 +15,16 @@ pub(super) struct OnlyForward {
     records: BTreeMap<OperationId, (u32, Phase)>,
     epochs: BTreeMap<Scope, Epoch>,
     floors: BTreeMap<(usize, Scope), Epoch>,
+    seen: u64,
 }
 
 impl Invariant for OnlyForward {
     fn name(&self) -> &'static str {
         "S6 phases never go backwards, epochs never fall"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
@@ -50,6 +55,7 @@ impl Invariant for OnlyForward {
 
 impl OnlyForward {
     fn record(&mut self, record: &OperationRecord) -> Result<(), String> {
+        self.seen += 1;
         let now = (record.attempt, record.phase);
         if let Some(before) = self.records.insert(record.id.clone(), now)
             && now < before

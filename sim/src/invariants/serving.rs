@@ -18,11 +18,16 @@ pub(super) struct CommittedServes {
     heads: Vec<(Namespace, Vec<(MachineId, InstanceName)>)>,
     /// Told once.
     down: BTreeSet<(MachineId, InstanceName)>,
+    seen: u64,
 }
 
 impl Invariant for CommittedServes {
     fn name(&self) -> &'static str {
         "S7 what is committed serves"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
@@ -42,6 +47,7 @@ impl Invariant for CommittedServes {
         for (machine, instance) in head.chain(routed) {
             let at = world.machines.iter().position(|other| other == machine);
             let there = at.and_then(|at| world.runtimes[at].instances().get(instance));
+            self.seen += 1;
             let serves = there.is_some_and(|there| there.serves(world.now));
             if !serves && self.down.insert((machine.clone(), instance.clone())) {
                 return Err(format!("{instance} on {machine} gets requests and does not serve"));

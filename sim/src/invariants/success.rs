@@ -10,12 +10,18 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// See the file's page.
-#[derive(Debug)]
-pub(super) struct SuccessIsCommitted;
+#[derive(Debug, Default)]
+pub(super) struct SuccessIsCommitted {
+    seen: u64,
+}
 
 impl Invariant for SuccessIsCommitted {
     fn name(&self) -> &'static str {
         "S9 success is reported only if committed"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
     }
 
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
@@ -25,12 +31,14 @@ impl Invariant for SuccessIsCommitted {
                 OperationResult::Committed { operation, commit, .. }
                 | OperationResult::CleanupPending { operation, commit, .. },
             ) => {
+                self.seen += 1;
                 let by = committed_by(world, operation, *commit);
                 if by.as_ref() != Some(operation) {
                     return Err(format!("{operation} said commit {commit}, which is by {by:?}"));
                 }
             }
             Some(OperationResult::Aborted { operation, .. }) => {
+                self.seen += 1;
                 let record: Option<OperationRecord> = world.kv.get(&Key::operation(operation));
                 let Some(record) = record else {
                     return Err(format!("{operation} aborted and has no record"));

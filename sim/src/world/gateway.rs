@@ -35,6 +35,8 @@ pub struct Gateway {
     pub gaps: u32,
     /// Its machine runs.
     pub up: bool,
+    /// How often it began to say that it may be behind.
+    pub was_stale: u64,
 }
 
 impl Default for Gateway {
@@ -49,6 +51,7 @@ impl Default for Gateway {
             last_arrival: Time::ZERO,
             gaps: 0,
             up: true,
+            was_stale: 0,
         }
     }
 }
@@ -56,6 +59,8 @@ impl Default for Gateway {
 impl Gateway {
     /// The follower says something; whether it changed what is served.
     pub fn hear(&mut self, wall: UnixTime, event: FollowEvent) -> bool {
+        let behind = matches!(event, FollowEvent::Away { .. } | FollowEvent::Uncertain { .. });
+        self.was_stale += u64::from(behind);
         self.projection.handle_input(wall, event);
         self.drain()
     }

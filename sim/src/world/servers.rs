@@ -99,10 +99,16 @@ impl Servers {
         &self.at
     }
 
+    /// The machine of the leader.
+    #[must_use]
+    pub fn leads(&self) -> Option<usize> {
+        self.leader.map(|leader| self.at[leader])
+    }
+
     /// The machine of the server that answers what this machine asks, if one does.
     #[must_use]
     pub fn answers(&self, network: &Network, machine: usize) -> Option<usize> {
-        let leader = self.leader.map(|leader| self.at[leader]);
+        let leader = self.leads();
         let deposed = self.deposed.as_ref().map(|deposed| self.at[deposed.server]);
         leader.into_iter().chain(deposed).find(|at| network.connects(machine, *at))
     }
@@ -117,7 +123,7 @@ impl Servers {
     /// A request reaches the server on this machine.
     pub fn apply(&mut self, kv: &mut Kv, now: Time, at: usize, request: &StoreRequest) -> Answer {
         let away = || Answer::Reply(Err(StoreError::Unavailable("no responders".to_owned())));
-        if self.leader.map(|leader| self.at[leader]) == Some(at) {
+        if self.leads() == Some(at) {
             return match request {
                 StoreRequest::Commit { writes } if self.steps_down.is_some() => {
                     self.keep(kv, writes)

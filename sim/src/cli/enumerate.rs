@@ -1,0 +1,150 @@
+//! `enumerate`: every run of a scenario within a budget.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use sim::enumerate::{Settings, enumerate};
+use sim::fate::Budget;
+use sim::run::{Prepared, Report};
+use sim::scenario;
+
+use super::saved::{self, Schedule};
+
+/// What is enumerated.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct EnumerateArgs {
+    /// The scenario, several with commas between them, or `all`.
+    #[arg(long, default_value = "all")]
+    op: String,
+    /// How many daemons die or stand still.
+    #[arg(long, default_value_t = 1)]
+    crashes: u32,
+    /// How many answers are lost, requests fail, messages come twice.
+    #[arg(long, default_value_t = 0)]
+    faults: u32,
+    /// After how many further effects a late one may land, beside at rest.
+    #[arg(long, value_delimiter = ',', default_value = "1,3,8")]
+    later: Vec<u64>,
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    threads: usize,
+    /// Ends after so many seconds for each scenario, and says so.
+    #[arg(long, default_value_t = 3600)]
+    within: u64,
+    /// Goes on after a violation, and shows an example of each kind.
+    #[arg(long)]
+    keep_going: bool,
+    /// One JSON object a scenario.
+    #[arg(long)]
+    json: bool,
+    /// Writes a table between the marks of this page.
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+impl EnumerateArgs {
+    pub(crate) fn run(&self) -> Result<bool, String> {
+        let mut good = true;
+        let mut table = vec![
+            "| scenario | crashes | faults | schedules | violations | seconds |".to_owned(),
+            "|---|---|---|---|---|---|".to_owned(),
+        ];
+        for name in names(&self.op) {
+            let Some(prepared) = prepare(&name)? else {
+                good = false;
+                continue;
+            };
+            let settings = Settings {
+                budget: Budget::new(self.crashes, self.faults, &self.later),
+                threads: self.threads,
+                within: Duration::from_secs(self.within),
+                stop_at_first: !self.keep_going,
+                planted: Vec::new(),
+                looking_for: None,
+            };
+            let found = enumerate(&prepared, &settings);
+            good &= found.broken == 0;
+            table.push(format!(
+                "| {name} | {} | {} | {}{} | {} | {:.0} |",
+                self.crashes,
+                self.faults,
+                found.schedules,
+                if found.complete { "" } else { " (not all)" },
+                found.broken,
+                found.took.as_secs_f64()
+            ));
+            if self.json {
+                let object = json!({
+                    "scenario": name, "crashes": self.crashes, "faults": self.faults,
+                    "schedules": found.schedules, "violations": found.broken,
+                    "complete": found.complete, "seconds": found.took.as_secs_f64(),
+                    "effects": prepared.effects, "most_effects": found.most_effects,
+                    "ends": found.ends,
+                });
+                println!("{object}");
+            } else {
+                println!(
+                    "{name:26} {:>9} schedules  {:>8.1} s  {} violations{}  ends {:?}, {} effects, at most {}",
+                    found.schedules,
+                    found.took.as_secs_f64(),
+                    found.broken,
+                    if found.complete { "" } else { " (not complete)" },
+                    found.ends,
+                    prepared.effects,
+                    found.most_effects,
+                );
+            }
+            for report in found.examples.values() {
+                self.show(&name, report)?;
+            }
+        }
+        if let Some(page) = &self.write {
+            super::write_between(page, "enumerations", &table)?;
+        }
+        Ok(good)
+    }
+
+    fn show(&self, name: &str, report: &Report) -> Result<(), String> {
+        for violation in &report.violations {
+            println!("  {violation}");
+        }
+        let Some(first) = report.violations.first() else { return Ok(()) };
+        let number = first.invariant.split(' ').next().unwrap_or("none").to_lowercase();
+        let path = PathBuf::from(format!("sim-failures/{number}-{name}.json"));
+        let schedule = Schedule {
+            scenario: name.to_owned(),
+            crashes: self.crashes,
+            faults: self.faults,
+            later: self.later.clone(),
+            choices: report.schedule(),
+        };
+        saved::save(&path, &schedule)?;
+        println!("  ployz-sim replay {}", path.display());
+        Ok(())
+    }
+}
+
+fn names(op: &str) -> Vec<String> {
+    if op == "all" {
+        return scenario::all().iter().map(|scenario| scenario.name.to_owned()).collect();
+    }
+    op.split(',').map(str::to_owned).collect()
+}
+
+pub(crate) fn prepare(name: &str) -> Result<Option<Prepared>, String> {
+    let Some(scenario) = scenario::by_name(name) else {
+        return Err(format!("there is no scenario {name:?}; `ployz-sim scenarios` lists them"));
+    };
+    match Prepared::new(scenario) {
+        Ok(prepared) => Ok(Some(prepared)),
+        Err(report) => {
+            println!("{name}: with nothing going wrong:");
+            report.trace.iter().for_each(|line| println!("{line}"));
+            report.violations.iter().for_each(|violation| println!("  {violation}"));
+            Ok(None)
+        }
+    }
+}
+

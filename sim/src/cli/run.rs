@@ -1,0 +1,142 @@
+//! `run`: one story, drawn from a seed.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use serde_json::json;
+use sim::choice::Choices;
+use sim::play::{Report, play};
+use sim::shrink::shrink;
+use sim::story::{Profile, Shape, Story, draw};
+
+use super::saved;
+
+/// What a run is drawn from.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct RunArgs {
+    /// How many machines: 1 to 200.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=200))]
+    nodes: u16,
+    /// The seed.
+    #[arg(long)]
+    seed: u64,
+    /// How many operations. By default one for each six seconds, at most one a second.
+    #[arg(long)]
+    ops: Option<usize>,
+    /// How many minutes operators and faults are at work.
+    #[arg(long, default_value_t = 5)]
+    minutes: u64,
+    /// Which faults.
+    #[arg(long, value_enum, default_value = "swarm")]
+    faults: Profile,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Prints what happens, a line each.
+    #[arg(long)]
+    trace: bool,
+    /// Writes the story to this file, whether it breaks something or not.
+    #[arg(long)]
+    save: Option<PathBuf>,
+}
+
+impl RunArgs {
+    pub(crate) fn run(&self) -> Result<bool, String> {
+        let nodes = usize::from(self.nodes);
+        let length = self.minutes.max(1) * 60_000;
+        let operations = self.ops.unwrap_or_else(|| usize::try_from(length / 6000).unwrap_or(1));
+        let shape = Shape { nodes, operations, length, profile: self.faults };
+        let story = draw(&mut Choices::seeded(self.seed), self.seed, shape);
+        if let Some(path) = &self.save {
+            saved::save(path, &story)?;
+        }
+        let begun = Instant::now();
+        let report = play(&story, self.trace);
+        let took = begun.elapsed();
+        if self.json {
+            println!("{}", to_json(&story, &report, took.as_secs_f64()));
+        } else {
+            for line in &report.lines {
+                println!("{}", line.in_columns(story.nodes));
+            }
+            print_report(&story, &report, took.as_secs_f64());
+        }
+        if report.violations.is_empty() {
+            return Ok(true);
+        }
+        shrink_and_save(&story, self.json)?;
+        Ok(false)
+    }
+}
+
+/// Makes the story of a failure as small as it gets, saves it and says how to see it again.
+pub(crate) fn shrink_and_save(story: &Story, quiet: bool) -> Result<PathBuf, String> {
+    let shrunk = shrink(story, std::time::Duration::from_secs(60));
+    let path = saved::path_of_failure(&shrunk.story);
+    saved::save(&path, &shrunk.story)?;
+    let text = format!(
+        "shrunk to {} machines, {} operations, {} faults in {} runs\n  ployz-sim replay {}",
+        shrunk.story.nodes,
+        shrunk.story.operations.len(),
+        shrunk.story.faults.len(),
+        shrunk.runs,
+        path.display()
+    );
+    if quiet { eprintln!("{text}") } else { println!("{text}") }
+    Ok(path)
+}
+
+pub(crate) fn to_json(story: &Story, report: &Report, seconds: f64) -> serde_json::Value {
+    let violations: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
+    json!({
+        "seed": story.seed,
+        "nodes": story.nodes,
+        "servers": story.servers,
+        "simulated_seconds": report.simulated_seconds,
+        "seconds": seconds,
+        "events": report.events,
+        "effects": report.effects,
+        "operations": report.outcomes,
+        "faults": report.faults,
+        "marks": report.marks,
+        "requests": report.requests,
+        "premises": report.premises,
+        "trace_hash": format!("{:016x}", report.trace_hash),
+        "peak_memory_bytes": super::peak_memory(),
+        "violations": violations,
+    })
+}
+
+pub(crate) fn print_report(story: &Story, report: &Report, seconds: f64) {
+    #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = report.simulated_seconds as f64 / seconds;
+    println!(
+        "seed {}: {} machines, {} servers of the store, {} simulated seconds in {seconds:.2} s ({rate:.0} a second), {} events, {} effects, peak {} MB",
+        story.seed,
+        story.nodes,
+        story.servers,
+        report.simulated_seconds,
+        report.events,
+        report.effects,
+        super::peak_memory() >> 20,
+    );
+    for (kind, outcomes) in &report.outcomes.0 {
+        let all: Vec<_> = outcomes.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        println!("  {kind:15} {}", all.join(", "));
+    }
+    let faults: Vec<_> = report.faults.iter().map(|(name, n)| format!("{name} {n}")).collect();
+    println!("  faults          {}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
+    let requests = &report.requests;
+    println!(
+        "  requests        {} served, {} failed, {} without a route",
+        requests.served, requests.failed, requests.unrouted
+    );
+    println!("  trace hash      {:016x}", report.trace_hash);
+    for violation in &report.violations {
+        println!("  VIOLATION {violation}");
+    }
+    if report.violations.is_empty() {
+        println!("  0 violations");
+    }
+}

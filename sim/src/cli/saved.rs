@@ -1,0 +1,80 @@
+//! Files that hold what is to be seen again: a story, or the choices of an enumeration.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sim::story::Story;
+
+/// The run of an enumeration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Schedule {
+    /// The scenario.
+    pub(crate) scenario: String,
+    /// How many crashes it allows.
+    pub(crate) crashes: u32,
+    /// How many faults it allows.
+    pub(crate) faults: u32,
+    /// When late effects may land.
+    pub(crate) later: Vec<u64>,
+    /// The choices: `position=answer,…`.
+    pub(crate) choices: String,
+}
+
+/// What a file holds.
+#[derive(Debug, Clone)]
+pub(crate) enum Saved {
+    /// A story.
+    Story(Box<Story>),
+    /// The run of an enumeration.
+    Schedule(Schedule),
+}
+
+pub(crate) fn load(path: &Path) -> Result<Saved, String> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let value: serde_json::Value = serde_json::from_str(&text)
+        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let wrong = |error: serde_json::Error| format!("{}: {error}", path.display());
+    if value.get("scenario").is_some() {
+        return serde_json::from_value(value).map(Saved::Schedule).map_err(wrong);
+    }
+    // From the text, so that an error has its line.
+    let story: Story = serde_json::from_str(&text).map_err(wrong)?;
+    check(&story).map_err(|why| format!("{}: {why}", path.display()))?;
+    Ok(Saved::Story(Box::new(story)))
+}
+
+fn check(story: &Story) -> Result<(), String> {
+    let newest = sim::story::VERSION;
+    if story.v > newest {
+        return Err(format!("it has version {}, this build reads up to {newest}", story.v));
+    }
+    if !(1..=200).contains(&story.nodes) {
+        return Err(format!("{} machines; 1 to 200 can be simulated", story.nodes));
+    }
+    if ![1, 3, 5].contains(&story.servers) || story.servers > story.nodes {
+        return Err(format!("{} servers of the store on {} machines", story.servers, story.nodes));
+    }
+    let asked = story.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
+    if let Some(machine) = asked.into_iter().find(|machine| *machine >= story.nodes) {
+        return Err(format!("there is no machine {machine}: they count from 0"));
+    }
+    Ok(())
+}
+
+pub(crate) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{} cannot be written: {error}", path.display());
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
+    }
+    let text = serde_json::to_string_pretty(value).map_err(|error| wrong(&error))?;
+    std::fs::write(path, text + "\n").map_err(|error| wrong(&error))
+}
+
+/// Where the story of a failure is saved.
+pub(crate) fn path_of_failure(story: &Story) -> PathBuf {
+    let broke = story.broke.as_deref().unwrap_or("nothing");
+    let number = broke.split(' ').next().unwrap_or("nothing").to_lowercase();
+    PathBuf::from(format!("sim-failures/{number}-seed-{}.json", story.seed))
+}

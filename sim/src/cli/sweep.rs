@@ -1,0 +1,289 @@
+//! `sweep`: many stories, one a seed.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use proto_core::random::Random;
+use serde_json::json;
+use sim::choice::Choices;
+use sim::marks::Marks;
+use sim::play::{Outcomes, Report, play};
+use sim::story::{Action, CLASSES, Profile, Shape, Story, draw};
+
+/// Which stories, and how many at once.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct SweepArgs {
+    /// Seeds, the last one left out: `0..10000`.
+    #[arg(long, value_parser = parse_seeds)]
+    seeds: (u64, u64),
+    /// Threads.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Ends after this time, as in `90s`, `5m`, `1h`, whether all seeds were played or not.
+    #[arg(long = "for", value_parser = parse_duration)]
+    how_long: Option<Duration>,
+    /// Least and most machines.
+    #[arg(long, default_value = "3..50", value_parser = parse_seeds)]
+    nodes: (u64, u64),
+    /// Which faults.
+    #[arg(long, value_enum, default_value = "swarm")]
+    faults: Profile,
+    /// Fails unless the sweep was thorough: each kind of operation ended in each way often enough, each fault struck often enough,
+    /// each invariant could have been broken often enough, each mark was hit.
+    #[arg(long)]
+    thorough: bool,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Puts the tables of this sweep between the marks of this page.
+    #[arg(long)]
+    write: Option<std::path::PathBuf>,
+}
+
+fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
+    let pair = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let pair: Option<(u64, u64)> = pair;
+    pair.filter(|(a, b)| a < b).ok_or_else(|| format!("{text:?} is no range: write 0..1000"))
+}
+
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(['s', 'm', 'h']);
+    let unit = match &text[number.len()..] {
+        "s" | "" => 1,
+        "m" => 60,
+        "h" => 3600,
+        other => return Err(format!("{other:?} is no unit: s, m and h are")),
+    };
+    let number: u64 = number.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    Ok(Duration::from_secs(number * unit))
+}
+
+/// What all stories came to.
+#[derive(Debug, Default)]
+struct Total {
+    stories: u64,
+    simulated_seconds: u64,
+    events: u64,
+    outcomes: Outcomes,
+    faults: BTreeMap<&'static str, u64>,
+    /// In how many stories a class struck while an operation was open.
+    struck_open: BTreeMap<&'static str, u64>,
+    marks: Marks,
+    premises: BTreeMap<&'static str, u64>,
+    requests: (u64, u64),
+    hash: u64,
+    broken: Vec<(Story, String)>,
+}
+
+impl Total {
+    fn add(&mut self, story: &Story, report: &Report) {
+        self.stories += 1;
+        self.simulated_seconds += report.simulated_seconds;
+        self.events += report.events;
+        self.outcomes.merge(&report.outcomes);
+        for (class, count) in &report.faults {
+            *self.faults.entry(class).or_default() += count;
+        }
+        for class in &report.struck_open {
+            *self.struck_open.entry(class).or_default() += 1;
+        }
+        self.marks.merge(&report.marks);
+        for (name, count) in &report.premises {
+            *self.premises.entry(name).or_default() += count;
+        }
+        self.requests.0 += report.requests.served;
+        self.requests.1 += report.requests.failed;
+        // Independent of the order in which threads come to an end.
+        self.hash ^= report.trace_hash.wrapping_mul(story.seed | 1);
+        if let Some(violation) = report.violations.first() {
+            self.broken.push((story.clone(), violation.to_string()));
+        }
+    }
+}
+
+/// The story of a seed: its size is drawn from the seed too.
+pub(crate) fn story_of(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
+    let mut random = Random::new(seed ^ 0x5eed);
+    // Most are small: there is more going on at once.
+    let most = if random.below(4) == 0 { nodes.1 } else { (nodes.0 + 5).min(nodes.1) };
+    let nodes = nodes.0 + random.below(most - nodes.0 + 1);
+    let length = 60_000 + random.below(240_000);
+    let operations = 6 + random.below(30);
+    let shape = Shape {
+        nodes: usize::try_from(nodes).expect("few machines"),
+        operations: usize::try_from(operations).expect("few operations"),
+        length,
+        profile,
+    };
+    draw(&mut Choices::seeded(seed), seed, shape)
+}
+
+impl SweepArgs {
+    pub(crate) fn run(&self) -> Result<bool, String> {
+        let begun = Instant::now();
+        let next = AtomicU64::new(self.seeds.0);
+        let stop = AtomicBool::new(false);
+        let total = Mutex::new(Total::default());
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs.max(1) {
+                scope.spawn(|| {
+                    while !stop.load(Ordering::Relaxed) {
+                        let seed = next.fetch_add(1, Ordering::Relaxed);
+                        let over = self.how_long.is_some_and(|long| begun.elapsed() >= long);
+                        if seed >= self.seeds.1 || over {
+                            return;
+                        }
+                        let story = story_of(seed, self.nodes, self.faults);
+                        let report = play(&story, false);
+                        let mut total = total.lock().expect("no thread panics with it");
+                        total.add(&story, &report);
+                        if total.broken.len() >= 10 {
+                            stop.store(true, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        let total = total.into_inner().expect("every thread has ended");
+        let seconds = begun.elapsed().as_secs_f64();
+        let missing = if self.thorough { missing(&total) } else { Vec::new() };
+        if self.json {
+            println!("{}", self.to_json(&total, seconds, &missing));
+        } else {
+            self.print(&total, seconds);
+            missing.iter().for_each(|line| println!("  NOT THOROUGH {line}"));
+        }
+        if let Some(page) = &self.write {
+            super::write_between(page, "sweep", &self.table(&total, seconds))?;
+        }
+        if let Some((story, _)) = total.broken.first() {
+            super::run::shrink_and_save(story, self.json)?;
+        }
+        Ok(total.broken.is_empty() && missing.is_empty())
+    }
+
+    fn to_json(&self, total: &Total, seconds: f64, missing: &[String]) -> serde_json::Value {
+        let broken =
+            total.broken.iter().map(|(story, what)| json!({"seed": story.seed, "what": what}));
+        json!({
+            "seeds": [self.seeds.0, self.seeds.1],
+            "stories": total.stories,
+            "seconds": seconds,
+            "simulated_seconds": total.simulated_seconds,
+            "events": total.events,
+            "operations": total.outcomes,
+            "faults": total.faults,
+            "stories_struck_in_an_operation": total.struck_open,
+            "marks": total.marks,
+            "premises": total.premises,
+            "requests": {"served": total.requests.0, "failed": total.requests.1},
+            "hash": format!("{:016x}", total.hash),
+            "not_thorough": missing,
+            "violations": broken.collect::<Vec<_>>(),
+        })
+    }
+
+    fn print(&self, total: &Total, seconds: f64) {
+        for line in self.table(total, seconds) {
+            println!("{line}");
+        }
+        for (story, what) in &total.broken {
+            println!("  seed {}: {what}", story.seed);
+        }
+    }
+
+    fn table(&self, total: &Total, seconds: f64) -> Vec<String> {
+        #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+        let rate = total.simulated_seconds as f64 / seconds;
+        let mut lines = vec![
+            format!(
+                "Seeds {}..{}: {} stories of {} to {} machines, {} simulated seconds in {seconds:.0} s ({rate:.0} a second on {} threads), {} events, {} requests served and {} failed, {} violations, hash {:016x}.",
+                self.seeds.0,
+                self.seeds.1,
+                total.stories,
+                self.nodes.0,
+                self.nodes.1,
+                total.simulated_seconds,
+                self.jobs,
+                total.events,
+                total.requests.0,
+                total.requests.1,
+                total.broken.len(),
+                total.hash,
+            ),
+            String::new(),
+        ];
+        let mut outcomes: Vec<_> = total.outcomes.0.values().flat_map(BTreeMap::keys).collect();
+        outcomes.sort();
+        outcomes.dedup();
+        let names: Vec<_> = outcomes.iter().map(ToString::to_string).collect();
+        lines.push(format!("| operation | {} |", names.join(" | ")));
+        lines.push(format!("|---|{}", "---|".repeat(names.len())));
+        for kind in total.outcomes.0.keys() {
+            let counts: Vec<_> =
+                outcomes.iter().map(|o| total.outcomes.count(kind, o).to_string()).collect();
+            lines.push(format!("| {kind} | {} |", counts.join(" | ")));
+        }
+        lines.extend([String::new(), "| fault | struck | stories in which it struck an open operation |".to_owned(), "|---|---|---|".to_owned()]);
+        for (class, count) in &total.faults {
+            let open = total.struck_open.get(class).copied().unwrap_or(0);
+            lines.push(format!("| {class} | {count} | {open} |"));
+        }
+        lines.extend([String::new(), "| invariant | states in which its premise was true |".to_owned(), "|---|---|".to_owned()]);
+        for (name, count) in &total.premises {
+            lines.push(format!("| {name} | {count} |"));
+        }
+        lines.extend([String::new(), "| mark | hit |".to_owned(), "|---|---|".to_owned()]);
+        for (mark, count) in &total.marks.0 {
+            lines.push(format!("| {mark} | {count} |"));
+        }
+        lines
+    }
+}
+
+/// What a sweep of 10,000 seeds must have come to; in proportion for fewer.
+fn missing(total: &Total) -> Vec<String> {
+    let mut missing = Vec::new();
+    let share = |of: u64| (of * total.stories / 10_000).max(1);
+    let (mut all, mut committed) = (0, 0);
+    for kind in Action::KINDS {
+        let ends = if kind == "preview" { "previewed" } else { "committed" };
+        let good = total.outcomes.count(kind, ends);
+        if good < share(1000) {
+            missing.push(format!("{kind} ended as {ends} {good} times, {} are wanted", share(1000)));
+        }
+        if kind == "preview" {
+            continue;
+        }
+        let others = ["already_done", "refused", "aborted", "interrupted", "unknown", "cleanup_pending"];
+        for other in others {
+            let count = total.outcomes.count(kind, other);
+            // To restart is to ask for something each time, and what renews everything is never done already.
+            let never = kind == "restart" && other == "already_done";
+            if count < share(20) && !never {
+                missing.push(format!("{kind} ended as {other} {count} times, {} are wanted", share(20)));
+            }
+        }
+        committed += good;
+        all += total.outcomes.0.get(kind).map_or(0, |outcomes| outcomes.values().sum());
+    }
+    if committed * 2 < all {
+        missing.push(format!("{committed} of {all} operations committed, half of them are wanted"));
+    }
+    for class in CLASSES {
+        let open = total.struck_open.get(class).copied().unwrap_or(0);
+        if open * 20 < total.stories {
+            missing.push(format!("{class} struck an open operation in {open} of {} stories, 5 % are wanted", total.stories));
+        }
+    }
+    for (name, count) in &total.premises {
+        if *count < share(10_000) {
+            missing.push(format!("the premise of {name} was true {count} times, {} are wanted", share(10_000)));
+        }
+    }
+    missing.extend(total.marks.missing().into_iter().map(|mark| format!("never: {mark}")));
+    missing
+}

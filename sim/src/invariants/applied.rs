@@ -1,0 +1,81 @@
+//! S7: at the position that it has applied a gateway routes to the instances of that head, and to no others.
+
+use std::collections::BTreeMap;
+
+use proto_core::id::Namespace;
+use proto_core::store::facts::Commit;
+use proto_core::store::{Key, Revision};
+
+use super::{Invariant, Seen};
+use crate::world::World;
+
+/// See the file's page.
+#[derive(Debug, Default)]
+pub(super) struct AppliedIsRouted {
+    /// Every head that ever was, by where it was written.
+    heads: BTreeMap<(Namespace, Revision), (u64, bool)>,
+    seen: u64,
+}
+
+impl Invariant for AppliedIsRouted {
+    fn name(&self) -> &'static str {
+        "S7 a gateway routes to the instances of the head that it has applied"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
+        match seen {
+            Seen::Stored { writes, .. } => {
+                for namespace in super::serving::heads_written(writes) {
+                    let key = Key::head(&namespace);
+                    let head: Option<proto_core::store::facts::Head> = world.kv.get(&key);
+                    if let Some(head) = head {
+                        let at = (namespace, world.kv.revision(&key));
+                        self.heads.insert(at, (head.commit, head.removed));
+                    }
+                }
+            }
+            Seen::Published { machine } => self.look_at(*machine, world)?,
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl AppliedIsRouted {
+    fn look_at(&mut self, machine: usize, world: &World) -> Result<(), String> {
+        let gateway = &world.gateways[machine];
+        let mut wanted = Vec::new();
+        for (namespace, served) in gateway.served() {
+            self.seen += 1;
+            let number = match self.heads.get(&(namespace.clone(), served.head)) {
+                Some((number, false)) => *number,
+                other => {
+                    return Err(format!(
+                        "the gateway of machine {machine} serves {namespace} of head {}, which is {other:?}",
+                        served.head
+                    ));
+                }
+            };
+            if served.commit.number != number {
+                return Err(format!(
+                    "the gateway of machine {machine} serves commit {} of {namespace} where its head says {number}",
+                    served.commit.number
+                ));
+            }
+            let stored: Option<Commit> = world.kv.get(&Key::commit(namespace, number));
+            if stored.is_some_and(|stored| stored != *served.commit) {
+                return Err(format!("the gateway of machine {machine} made up a commit"));
+            }
+            let slots = served.commit.services.values().flat_map(|service| service.slots.values());
+            wanted.extend(slots.map(|slot| (slot.machine.clone(), slot.instance.clone())));
+        }
+        if gateway.backends() != wanted {
+            return Err(format!("the gateway of machine {machine} routes to others"));
+        }
+        Ok(())
+    }
+}

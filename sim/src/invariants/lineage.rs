@@ -1,0 +1,131 @@
+//! The reference: what a namespace is after each commit follows from what it was and from the request, one after the other, as if
+//! nobody else had been there. Heads move by compare-and-set, so the commits of a namespace are that order; an operation whose outcome
+//! was unknown is in it or not, and both are right.
+
+use std::collections::BTreeMap;
+
+use proto_core::api::OperationRequest;
+use proto_core::coordination::OperationRecord;
+use proto_core::deploy::spec::{Replicas, ServiceSpec};
+use proto_core::id::{Namespace, ServiceName};
+use proto_core::store::Key;
+use proto_core::store::facts::{Commit, Head};
+
+use super::{Invariant, Seen};
+use crate::world::World;
+
+/// What a service is, as far as requests say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Service {
+    spec: ServiceSpec,
+    stopped: bool,
+}
+
+type State = BTreeMap<ServiceName, Service>;
+
+/// See the file's page.
+#[derive(Debug, Default)]
+pub(super) struct FollowsFromTheRequest {
+    commits: BTreeMap<Namespace, BTreeMap<u64, State>>,
+    seen: u64,
+}
+
+impl Invariant for FollowsFromTheRequest {
+    fn name(&self) -> &'static str {
+        "S9 a commit is what its request makes of the one before"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
+        let Seen::Stored { writes, .. } = seen else { return Ok(()) };
+        for namespace in super::serving::heads_written(writes) {
+            let Some(head) = world.kv.get::<Head>(&Key::head(&namespace)) else { continue };
+            let Some(commit) = world.kv.get::<Commit>(&Key::commit(&namespace, head.commit)) else {
+                return Err(format!("the head of {namespace} names a commit that is not there"));
+            };
+            let record: Option<OperationRecord> = world.kv.get(&Key::operation(&commit.operation));
+            let Some(request) = record.and_then(|record| record.request) else {
+                return Err(format!("{} commits without a request", commit.operation));
+            };
+            self.seen += 1;
+            let commits = self.commits.entry(namespace.clone()).or_default();
+            let expected_number = commits.last_key_value().map_or(1, |(number, _)| number + 1);
+            if commit.number != expected_number {
+                return Err(format!(
+                    "commit {} of {namespace} comes where {expected_number} is next",
+                    commit.number
+                ));
+            }
+            let state = follow(commits, &request)
+                .map_err(|why| format!("{} committed, and {why}", request.summary()))?;
+            compare(&state, &commit)
+                .map_err(|why| format!("commit {} of {namespace}: {why}", commit.number))?;
+            commits.insert(commit.number, state);
+        }
+        Ok(())
+    }
+}
+
+/// What the request makes of it.
+fn follow(commits: &BTreeMap<u64, State>, request: &OperationRequest) -> Result<State, String> {
+    let last = commits.last_key_value();
+    let mut state = last.map(|(_, state)| state.clone()).unwrap_or_default();
+    let missing = |name: &ServiceName| format!("there is no service {name}");
+    match request {
+        OperationRequest::Deploy { manifest } => {
+            let services = manifest.services.iter();
+            let running = |spec: &ServiceSpec| Service { spec: spec.clone(), stopped: false };
+            state = services.map(|(name, spec)| (name.clone(), running(spec))).collect();
+        }
+        OperationRequest::DeployService { service, spec, .. } => {
+            let spec = (**spec).clone();
+            state.insert(service.clone(), Service { spec, stopped: false });
+        }
+        OperationRequest::Scale { replicas, .. } => {
+            for (name, count) in replicas {
+                let service = state.get_mut(name).ok_or_else(|| missing(name))?;
+                service.spec.placement.replicas = Replicas::Count(*count);
+                service.stopped = false;
+            }
+        }
+        OperationRequest::Restart { service, .. } => {
+            state.get_mut(service).ok_or_else(|| missing(service))?.stopped = false;
+        }
+        OperationRequest::Stop { service, .. } => {
+            state.get_mut(service).ok_or_else(|| missing(service))?.stopped = true;
+        }
+        OperationRequest::Rollback { to, .. } => {
+            let number = last.map_or(0, |(number, _)| *number);
+            let to = to.unwrap_or(number.saturating_sub(1));
+            let earlier = commits.get(&to).ok_or_else(|| format!("there is no commit {to}"))?;
+            state = earlier.clone();
+        }
+        OperationRequest::RemoveNamespace { .. } => state.clear(),
+    }
+    Ok(state)
+}
+
+fn compare(state: &State, commit: &Commit) -> Result<(), String> {
+    if !state.keys().eq(commit.services.keys()) {
+        let names: Vec<_> = commit.services.keys().map(ToString::to_string).collect();
+        return Err(format!("its services are {}", names.join(" ")));
+    }
+    for (name, service) in state {
+        let there = &commit.services[name];
+        if there.revision != service.spec.revision() || there.stopped != service.stopped {
+            return Err(format!("{name} is another revision, or stopped: {}", there.stopped));
+        }
+        let wanted = match service.spec.placement.replicas {
+            _ if service.stopped => Some(0),
+            Replicas::Count(count) => Some(count as usize),
+            Replicas::Global => None,
+        };
+        if wanted.is_some_and(|wanted| wanted != there.slots.len()) {
+            return Err(format!("{name} has {} slots", there.slots.len()));
+        }
+    }
+    Ok(())
+}

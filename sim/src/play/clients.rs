@@ -1,0 +1,139 @@
+//! Clients: requests through the gateways, all the time.
+//!
+//! A request is *owed* an answer if its gateway hears the store and its route has an instance that no fault struck. In
+//! namespaces with an even number nothing is ever stopped before its successor serves, so there an owed request that fails was
+//! dropped by an operation. Nowhere may a request reach an instance of another service.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use proto_core::time::Time;
+
+use super::Play;
+use crate::story::{Action, Story, host};
+use crate::trace::Kind;
+use crate::world::gateway::Link;
+
+const DROPPED: &str = "S7 no request is dropped by an operation";
+const MISROUTED: &str = "S7 no request reaches another service";
+/// How long after a fault of its own an instance may fail.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// How long a gateway may take to load everything once it hears the store.
+const LOADING: Duration = Duration::from_secs(20);
+
+/// What clients remember.
+#[derive(Debug)]
+pub(super) struct Clients {
+    /// Namespace, service and host name of whatever may ever be there.
+    hosts: Vec<(u32, u32, String)>,
+    /// Instances of this machine may fail until then.
+    excused: Vec<Time>,
+}
+
+impl Clients {
+    pub(super) fn new(story: &Story) -> Self {
+        let mut hosts = Vec::new();
+        for asked in &story.operations {
+            let ns = match &asked.action {
+                Action::Preview { of } | Action::Prepared { of, .. } => namespace(of),
+                action => namespace(action),
+            };
+            for s in 0..2 {
+                hosts.push((ns, s, host(ns, s)));
+            }
+        }
+        hosts.sort();
+        hosts.dedup();
+        Self { hosts, excused: vec![Time::ZERO; story.nodes] }
+    }
+
+    /// Something struck the instances of a machine.
+    pub(super) fn excuse(&mut self, machine: usize, until: Time) {
+        self.excused[machine] = self.excused[machine].max(until + RECOVERY);
+    }
+}
+
+fn namespace(action: &Action) -> u32 {
+    match action {
+        Action::Deploy { ns, .. }
+        | Action::DeployService { ns, .. }
+        | Action::Scale { ns, .. }
+        | Action::Restart { ns, .. }
+        | Action::Stop { ns, .. }
+        | Action::Rollback { ns, .. }
+        | Action::Remove { ns } => *ns,
+        Action::Preview { of } | Action::Prepared { of, .. } => namespace(of),
+    }
+}
+
+impl Play<'_> {
+    /// A request of somebody to somewhere.
+    pub(super) fn request(&mut self) {
+        if self.clients.hosts.is_empty() {
+            return;
+        }
+        let gateway = self.below(self.story.nodes);
+        let pick = self.below(self.clients.hosts.len());
+        let (ns, s, host) = self.clients.hosts[pick].clone();
+        let world = &self.cluster.world;
+        if !world.gateways[gateway].up {
+            return;
+        }
+        let Some(backends) = world.gateways[gateway].route(&host, "/") else {
+            self.report.requests.unrouted += 1;
+            return;
+        };
+        let now = world.now;
+        let mut served = false;
+        let mut owed = None;
+        let mut strangers = None;
+        for (instance, address) in &backends {
+            let Some(machine) = machine_of(address, self.story.nodes) else { continue };
+            let reached = world.network.connects(gateway, machine)
+                && world.gateways[machine].up
+                && self.clients.excused[machine] <= now;
+            let there = world.runtimes[machine].listens_at(address.ip());
+            let serves = there.is_some_and(|there| there.serves(now));
+            if let Some(there) = there
+                && serves
+                && (there.spec.namespace.as_str() != format!("ns{ns}")
+                    || there.spec.service.as_str() != format!("s{s}"))
+            {
+                strangers = Some(there.spec.name.clone());
+            }
+            served |= serves;
+            if reached && !serves {
+                owed = Some(instance.clone());
+            }
+        }
+        let steady = match world.gateways[gateway].link {
+            Link::Following(since) => now.since(since) > LOADING,
+            Link::Silent(_) => false,
+        };
+        self.report.requests.sent += 1;
+        if let Some(stranger) = strangers {
+            let what = format!("the gateway of machine {gateway} sends {host} to {stranger}");
+            return self.violate(MISROUTED, what);
+        }
+        if served {
+            self.report.requests.served += 1;
+            return;
+        }
+        self.report.requests.failed += 1;
+        self.cluster.note(Some(gateway), Kind::Failed, None, || format!("nobody serves {host}"));
+        if let Some(instance) = owed
+            && steady
+            && ns % 2 == 0
+        {
+            let what = format!("{host} at machine {gateway}: {instance} does not serve");
+            self.violate(DROPPED, what);
+        }
+    }
+}
+
+/// The machine of an address, which has a byte of it.
+fn machine_of(address: &SocketAddr, nodes: usize) -> Option<usize> {
+    let IpAddr::V4(address) = address.ip() else { return None };
+    let [_, _, n, _] = address.octets();
+    usize::from(n).checked_sub(1).filter(|machine| *machine < nodes)
+}

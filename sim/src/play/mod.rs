@@ -1,0 +1,188 @@
+//! Plays a story: operators, clients and faults at work on a cluster of whole nodes (safety), then everything is mended and must
+//! come to rest (liveness).
+//!
+//! | module | holds |
+//! |---|---|
+//! | here | the agenda: what happens when |
+//! | `operators` | who asks for operations, waits, retries, resumes, aborts, goes home |
+//! | `clients` | who sends requests through the gateways |
+//! | `faults` | how each fault begins and ends |
+//! | `rest` | the mending, the rest, and the questions then |
+//! | `report` | what a run came to |
+
+mod clients;
+mod faults;
+mod operators;
+mod report;
+mod rest;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto_core::api::Submission;
+use proto_core::daemon::OperationHandle;
+use proto_core::random::Random;
+use proto_core::time::Time;
+
+pub use report::{Outcomes, Report};
+
+use crate::cluster::{Cluster, Stepped};
+use crate::fate::{Fates, Told};
+use crate::invariants::Invariants;
+use crate::scenario::founded;
+use crate::story::Story;
+use crate::trace::Trace;
+use crate::world::network::{FaultId, Network};
+use crate::world::servers::Servers;
+
+/// As many events as a story may have for each second and machine.
+const EVENTS_A_SECOND: u64 = 4000;
+
+/// Something on the agenda.
+#[derive(Debug, Clone, Copy)]
+enum Todo {
+    /// An operator asks for something.
+    Ask(usize),
+    /// An operator changes their mind.
+    Cancel(usize),
+    /// An operator does something about what did not come to an end.
+    Again(usize),
+    /// An operator has waited for long enough.
+    Patience(usize, u32),
+    /// An operator applies what was prepared.
+    ApplyPrepared(usize),
+    /// A fault begins.
+    Begin(usize),
+    /// A fault ends.
+    End(usize),
+    /// A client sends a request.
+    Request,
+}
+
+/// A story that is being played.
+struct Play<'s> {
+    story: &'s Story,
+    cluster: Cluster<'static>,
+    random: Random,
+    agenda: Vec<Todo>,
+    tasks: Vec<operators::Task>,
+    waiting: BTreeMap<OperationHandle, usize>,
+    /// Plans that were prepared, with whose they are.
+    prepared: Vec<(usize, Submission)>,
+    links: BTreeMap<usize, FaultId>,
+    crashes_seen: u32,
+    clients: clients::Clients,
+    report: Report,
+}
+
+/// Plays a story. `lines`: what happens is kept for people.
+#[must_use]
+pub fn play(story: &Story, lines: bool) -> Report {
+    let mut play = Play::new(story, lines);
+    play.safety();
+    let converged = play.liveness();
+    play.at_rest(converged);
+    play.finish()
+}
+
+impl<'s> Play<'s> {
+    fn new(story: &'s Story, lines: bool) -> Self {
+        let mut random = Random::new(story.seed);
+        let mut world = founded(story.nodes);
+        world.network = Network::drawn(story.nodes, &mut random.split());
+        let servers = (0..story.servers.clamp(1, story.nodes)).collect();
+        world.servers = Servers::new(servers, random.split());
+        let told = Told { strikes: Vec::new(), struck: Vec::new(), random: random.split() };
+        let invariants = Invariants::of_a_story();
+        let mut cluster = Cluster::new(world, Fates::Told(told), invariants);
+        cluster.trace = Trace::new(lines);
+        let clients = clients::Clients::new(story);
+        let tasks = story.operations.iter().map(|_| operators::Task::default()).collect();
+        Self {
+            story,
+            cluster,
+            random,
+            agenda: Vec::new(),
+            tasks,
+            waiting: BTreeMap::new(),
+            prepared: Vec::new(),
+            links: BTreeMap::new(),
+            crashes_seen: 0,
+            clients,
+            report: Report::default(),
+        }
+    }
+
+    fn plan(&mut self, after: Duration, todo: Todo) {
+        self.cluster.call(after, self.agenda.len() as u64);
+        self.agenda.push(todo);
+    }
+
+    fn safety(&mut self) {
+        let story = self.story;
+        for (n, asked) in story.operations.iter().enumerate() {
+            self.plan(Duration::from_millis(asked.at), Todo::Ask(n));
+        }
+        for (n, fault) in story.faults.iter().enumerate() {
+            self.plan(Duration::from_millis(fault.at), Todo::Begin(n));
+        }
+        if story.request_every > 0 {
+            self.plan(Duration::from_millis(story.request_every), Todo::Request);
+        }
+        self.run_until(Time::ZERO + Duration::from_millis(story.length), |_| false);
+    }
+
+    /// Lets things happen until then, or until `enough` says so; whether it said so.
+    fn run_until(&mut self, end: Time, enough: impl Fn(&Self) -> bool) -> bool {
+        let seconds = end.as_nanos() / 1_000_000_000 + 1;
+        let most = (self.story.nodes as u64 + 5) * EVENTS_A_SECOND * seconds;
+        loop {
+            if enough(self) {
+                return true;
+            }
+            // A run that broke something is over: what follows from it says nothing more.
+            if !self.cluster.invariants.violations().is_empty() {
+                return false;
+            }
+            if self.cluster.events > most {
+                let what = format!("{} events", self.cluster.events);
+                self.violate("L7 effects are bounded", what);
+                return false;
+            }
+            match self.cluster.step(end) {
+                Stepped::Nothing => return enough(self),
+                Stepped::Driver(number) => {
+                    let number = usize::try_from(number).expect("an index of the agenda");
+                    self.do_it(self.agenda[number]);
+                }
+                Stepped::Happened => {}
+            }
+            self.attend();
+        }
+    }
+
+    fn do_it(&mut self, todo: Todo) {
+        match todo {
+            Todo::Ask(task) => self.ask(task),
+            Todo::Cancel(task) => self.cancel(task),
+            Todo::Again(task) => self.again(task),
+            Todo::Patience(task, tries) => self.lose_patience(task, tries),
+            Todo::ApplyPrepared(number) => self.apply_prepared(number),
+            Todo::Begin(fault) => self.begin(fault),
+            Todo::End(fault) => self.end(fault),
+            Todo::Request => {
+                self.request();
+                self.plan(Duration::from_millis(self.story.request_every), Todo::Request);
+            }
+        }
+    }
+
+    fn violate(&mut self, invariant: &'static str, what: String) {
+        let now = self.cluster.world.now;
+        self.cluster.invariants.violate(invariant, what, now);
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).expect("below a usize")
+    }
+}

@@ -1,0 +1,177 @@
+//! Operators: they ask for operations on any machine, at the same time, and when something does not come to an end they say it again,
+//! resume it, abort it, or go home.
+
+use std::time::Duration;
+
+use proto_core::api::{OperationResult, Submission};
+use proto_core::daemon::OperationHandle;
+
+use super::{Play, Todo};
+use crate::cluster::operation_of;
+use crate::invariants::rest;
+use crate::story::{Action, Then};
+
+/// How long an operator waits for an answer before they leave it to itself.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// How often an operator does something about one and the same operation.
+const MAX_TRIES: u32 = 4;
+
+/// What an operator is at.
+#[derive(Debug, Default)]
+pub(super) struct Task {
+    /// What was asked last, where, and of which run of its daemon.
+    open: Option<(OperationHandle, usize, u32)>,
+    tries: u32,
+    /// It is being applied as it was prepared.
+    applying: bool,
+}
+
+impl Play<'_> {
+    pub(super) fn ask(&mut self, task: usize) {
+        let asked = &self.story.operations[task];
+        let request = asked.action.request();
+        let submission = match asked.action {
+            Action::Preview { .. } | Action::Prepared { .. } => Submission::Preview { request },
+            _ => Submission::Apply { request },
+        };
+        let (machine, cancel_after) = (asked.machine, asked.cancel_after);
+        self.submit(task, machine, submission);
+        if let Some(after) = cancel_after {
+            self.plan(Duration::from_millis(after), Todo::Cancel(task));
+        }
+    }
+
+    fn submit(&mut self, task: usize, machine: usize, submission: Submission) {
+        self.tasks[task].tries += 1;
+        let tries = self.tasks[task].tries;
+        let Some(handle) = self.cluster.submit(machine, submission) else {
+            // Nobody listens on the socket.
+            self.report.marks.hit("a daemon was away when it was asked");
+            return self.try_again(task, Duration::from_secs(5));
+        };
+        let boot = self.cluster.boot(machine);
+        self.tasks[task].open = Some((handle, machine, boot));
+        self.waiting.insert(handle, task);
+        self.plan(PATIENCE, Todo::Patience(task, tries));
+    }
+
+    fn try_again(&mut self, task: usize, after: Duration) {
+        let going_home = self.story.operations[task].then == Then::GiveUp;
+        if self.tasks[task].tries < MAX_TRIES && !going_home {
+            self.plan(after, Todo::Again(task));
+        }
+    }
+
+    pub(super) fn cancel(&mut self, task: usize) {
+        if let Some((handle, machine, boot)) = self.tasks[task].open
+            && self.cluster.boot(machine) == boot
+        {
+            self.report.marks.hit("an operator asked for a cancel");
+            self.cluster.cancel(machine, handle);
+        }
+    }
+
+    pub(super) fn lose_patience(&mut self, task: usize, tries: u32) {
+        if self.tasks[task].tries == tries && self.tasks[task].open.is_some() {
+            // The client goes away; the operation goes on.
+            self.tasks[task].open = None;
+            self.report.marks.hit("a client went away and its operation went on");
+        }
+    }
+
+    /// An operator comes back to what did not come to an end.
+    pub(super) fn again(&mut self, task: usize) {
+        let asked = &self.story.operations[task];
+        let request = asked.action.request();
+        let (machine, then) = (asked.then_on, asked.then);
+        let unfinished = rest::unfinished(&self.cluster.world);
+        let digest = request.digest();
+        let own = unfinished.into_iter().find(|record| record.request_digest == digest);
+        let submission = match (own, then) {
+            (Some(record), Then::Resume) => Submission::Resume { operation: record.id },
+            (Some(record), Then::Abort) => Submission::Abort { operation: record.id },
+            _ => Submission::Apply { request },
+        };
+        self.submit(task, machine, submission);
+    }
+
+    /// Looks at what the daemons said, and which of them died.
+    pub(super) fn attend(&mut self) {
+        for handle in std::mem::take(&mut self.cluster.told) {
+            if let Some(task) = self.waiting.remove(&handle)
+                && let Some(result) = self.cluster.results.remove(&handle)
+            {
+                self.answered(task, &result);
+            }
+        }
+        if self.crashes_seen != self.cluster.crashes {
+            self.crashes_seen = self.cluster.crashes;
+            for task in 0..self.tasks.len() {
+                let Some((handle, machine, boot)) = self.tasks[task].open else { continue };
+                if self.cluster.boot(machine) != boot {
+                    self.tasks[task].open = None;
+                    self.waiting.remove(&handle);
+                    let kind = self.story.operations[task].action.kind();
+                    self.report.outcomes.add(kind, "connection_lost");
+                    let after = Duration::from_millis(1500 + self.random.below(6000));
+                    self.try_again(task, after);
+                }
+            }
+        }
+    }
+
+    fn answered(&mut self, task: usize, result: &OperationResult) {
+        let action = &self.story.operations[task].action;
+        let outcome = super::report::outcome(result);
+        self.report.outcomes.add(action.kind(), outcome);
+        self.report.marks.of_result(result);
+        if operation_of(result).is_some() && self.tasks[task].tries > 1 {
+            self.report.marks.hit("an operator's second try came to an end");
+        }
+        self.tasks[task].open = None;
+        match result {
+            OperationResult::Previewed { plan, .. } => {
+                if let Action::Prepared { of, after } = action
+                    && !std::mem::replace(&mut self.tasks[task].applying, true)
+                {
+                    let request = of.request();
+                    let plan = plan.clone();
+                    self.tasks[task].tries -= 1;
+                    self.prepared.push((task, Submission::ApplyPrepared { request, plan }));
+                    let number = self.prepared.len() - 1;
+                    self.plan(Duration::from_millis(*after), Todo::ApplyPrepared(number));
+                }
+            }
+            OperationResult::Refused { error } => {
+                // Somebody else is at it, or the store is away: later, perhaps.
+                let soon = matches!(
+                    error.code.as_str(),
+                    "LEASE_HELD" | "STORE_AWAY" | "CONTENDED" | "MACHINE_SILENT"
+                );
+                if soon {
+                    self.try_again(task, Duration::from_secs(15));
+                }
+            }
+            OperationResult::Interrupted { .. }
+            | OperationResult::Unknown { .. }
+            | OperationResult::CleanupPending { .. } => {
+                let after = Duration::from_millis(1000 + self.random.below(10_000));
+                self.try_again(task, after);
+            }
+            OperationResult::AlreadyDone { .. }
+            | OperationResult::Committed { .. }
+            | OperationResult::Aborted { .. } => {}
+        }
+    }
+
+    pub(super) fn apply_prepared(&mut self, number: usize) {
+        let (task, submission) = self.prepared[number].clone();
+        let machine = self.story.operations[task].machine;
+        self.submit(task, machine, submission);
+    }
+
+    /// Whether something that was asked for is not over.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}

@@ -1,0 +1,129 @@
+//! What a run came to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proto_core::api::OperationResult;
+use serde::Serialize;
+
+use super::Play;
+use crate::invariants::Violation;
+use crate::marks::Marks;
+use crate::trace::Line;
+
+/// How operations ended, by kind and outcome.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Outcomes(pub BTreeMap<&'static str, BTreeMap<&'static str, u64>>);
+
+impl Outcomes {
+    /// One more.
+    pub fn add(&mut self, kind: &'static str, outcome: &'static str) {
+        *self.0.entry(kind).or_default().entry(outcome).or_default() += 1;
+    }
+
+    /// How many of a kind ended so.
+    #[must_use]
+    pub fn count(&self, kind: &str, outcome: &str) -> u64 {
+        self.0.get(kind).and_then(|kind| kind.get(outcome)).copied().unwrap_or(0)
+    }
+
+    /// Adds those of another run.
+    pub fn merge(&mut self, other: &Self) {
+        for (kind, outcomes) in &other.0 {
+            for (outcome, count) in outcomes {
+                *self.0.entry(kind).or_default().entry(outcome).or_default() += count;
+            }
+        }
+    }
+}
+
+/// Requests of clients.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Requests {
+    /// All that had a route.
+    pub sent: u64,
+    /// That an instance answered.
+    pub served: u64,
+    /// That none did.
+    pub failed: u64,
+    /// For which there was no route.
+    pub unrouted: u64,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How long it was, on the simulated clock, in seconds.
+    pub simulated_seconds: u64,
+    /// How many events there were.
+    pub events: u64,
+    /// How many effects the nodes put out.
+    pub effects: u64,
+    /// How operations ended.
+    pub outcomes: Outcomes,
+    /// How often a fault of each class struck.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Classes that struck while an operation was open.
+    pub struck_open: BTreeSet<&'static str>,
+    /// Rare states that were reached.
+    pub marks: Marks,
+    /// Requests of clients.
+    pub requests: Requests,
+    /// In how many states each invariant's premise was true.
+    pub premises: BTreeMap<&'static str, u64>,
+    /// Deploys that were repeated at rest.
+    pub repeated: u64,
+    /// Hash of everything that happened.
+    pub trace_hash: u64,
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    /// What happened, if it was kept.
+    pub lines: Vec<Line>,
+}
+
+impl Report {
+    pub(super) fn struck(&mut self, class: &'static str, open: bool) {
+        *self.faults.entry(class).or_default() += 1;
+        if open {
+            self.struck_open.insert(class);
+        }
+    }
+}
+
+impl Play<'_> {
+    pub(super) fn finish(mut self) -> Report {
+        self.count_strikes();
+        let world = &self.cluster.world;
+        let mut report = self.report;
+        report.marks.of_world(world);
+        report.simulated_seconds = world.now.as_nanos() / 1_000_000_000;
+        report.events = self.cluster.events;
+        report.effects = self.cluster.effects;
+        report.premises = self.cluster.invariants.premises();
+        *report.premises.entry("L5 the same operation again has no effects").or_default() +=
+            report.repeated;
+        *report.premises.entry("S7 no request is dropped by an operation").or_default() +=
+            report.requests.sent;
+        let mut trace = self.cluster.trace;
+        trace.mix(world.kv.last().0);
+        report.trace_hash = trace.hash();
+        report.violations = self.cluster.invariants.violations().to_vec();
+        report.lines = trace.into_lines();
+        report
+    }
+}
+
+/// The name of an outcome.
+#[must_use]
+pub(super) fn outcome(result: &OperationResult) -> &'static str {
+    match result {
+        OperationResult::Previewed { .. } => "previewed",
+        OperationResult::AlreadyDone { .. } => "already_done",
+        OperationResult::Committed { .. } => "committed",
+        OperationResult::Refused { .. } => "refused",
+        OperationResult::Aborted { .. } => "aborted",
+        OperationResult::Interrupted { .. } => "interrupted",
+        OperationResult::Unknown { .. } => "unknown",
+        OperationResult::CleanupPending { .. } => "cleanup_pending",
+    }
+}

@@ -1,0 +1,143 @@
+//! After the faults: everything is mended, operators come back to what is unfinished, and then nothing may be left.
+
+use std::time::Duration;
+
+use proto_core::api::{OperationResult, Submission};
+use proto_core::coordination::Phase;
+
+use super::Play;
+use crate::invariants::rest::{self, FINISHED, Snapshot};
+use crate::story::Action;
+
+/// How long it may take until everything has come to an end.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(1200);
+/// Until every lease has expired, every pause is over, every record of a try is gone.
+const REST: Duration = Duration::from_secs(100);
+
+impl Play<'_> {
+    /// Mends everything and lets it come to an end; whether it did.
+    pub(super) fn liveness(&mut self) -> bool {
+        self.count_strikes();
+        self.cluster.fates.end();
+        self.links.clear();
+        self.cluster.heal();
+        let end = self.cluster.world.now + CONVERGES_WITHIN;
+        // What operators are still at, and what they will do about it.
+        self.run_for(REST);
+        let mut round = 0;
+        while self.cluster.world.now < end && self.is_fine() {
+            let unfinished = rest::unfinished(&self.cluster.world);
+            if unfinished.is_empty() && !self.is_busy() && self.all_idle() {
+                return true;
+            }
+            for record in unfinished {
+                let machine = self.below(self.story.nodes);
+                let operation = record.id.clone();
+                let abort = record.phase == Phase::Executing && self.below(3) == 0;
+                let submission = if abort {
+                    Submission::Abort { operation }
+                } else {
+                    Submission::Resume { operation }
+                };
+                self.cluster.submit(machine, submission);
+                round += 1;
+            }
+            if round > 0 {
+                self.report.marks.hit("an operation was resumed or aborted after the faults");
+            }
+            self.run_for(Duration::from_secs(45));
+        }
+        self.is_fine() && rest::unfinished(&self.cluster.world).is_empty() && !self.is_busy()
+    }
+
+    fn all_idle(&self) -> bool {
+        (0..self.story.nodes).all(|machine| {
+            self.cluster.is_up(machine) && self.cluster.running(machine) == 0
+        })
+    }
+
+    fn is_fine(&self) -> bool {
+        self.cluster.invariants.violations().is_empty()
+    }
+
+    fn run_for(&mut self, how_long: Duration) {
+        let end = self.cluster.world.now + how_long;
+        self.run_until(end, |_| false);
+    }
+
+    /// The questions at rest.
+    pub(super) fn at_rest(&mut self, converged: bool) {
+        if !self.is_fine() {
+            return;
+        }
+        if !converged {
+            let unfinished = rest::unfinished(&self.cluster.world);
+            let names: Vec<_> =
+                unfinished.iter().map(|r| format!("{} {} {}", r.id, r.summary, r.phase)).collect();
+            let what = format!(
+                "not within {CONVERGES_WITHIN:?} after everything was mended: {} asked and not answered; {}",
+                self.waiting.len(),
+                names.join(", ")
+            );
+            return self.violate(FINISHED, what);
+        }
+        self.run_for(REST);
+        for (invariant, what) in rest::check(&self.cluster.world) {
+            self.violate(invariant, what);
+        }
+        self.nothing_happens();
+        self.again_is_nothing();
+    }
+
+    /// S10, at rest: nobody asks for anything, so nothing is written and nothing is changed.
+    fn nothing_happens(&mut self) {
+        if !self.is_fine() {
+            return;
+        }
+        let (before, last) = (Snapshot::of(&self.cluster.world), self.cluster.world.kv.last());
+        let effects = self.cluster.effects;
+        self.run_for(Duration::from_secs(600));
+        let world = &self.cluster.world;
+        if Snapshot::of(world) != before || world.kv.last() != last {
+            self.violate("S10 nothing happens unasked", "the idle cluster changed".to_owned());
+        } else if self.cluster.effects != effects {
+            let what = format!("{} effects of an idle cluster", self.cluster.effects - effects);
+            self.violate("S10 nothing happens unasked", what);
+        }
+    }
+
+    /// L5: what was deployed last is deployed once more.
+    fn again_is_nothing(&mut self) {
+        let heads = rest::heads(&self.cluster.world);
+        let requests: Vec<_> = self
+            .story
+            .operations
+            .iter()
+            .filter(|asked| matches!(asked.action, Action::Deploy { .. }))
+            .map(|asked| asked.action.request())
+            .filter(|request| {
+                heads.get(request.namespace()).is_some_and(|head| head.request == request.digest())
+            })
+            .collect();
+        for request in requests {
+            if !self.is_fine() {
+                return;
+            }
+            let last = self.cluster.world.kv.last();
+            let before = Snapshot::of(&self.cluster.world);
+            let machine = self.below(self.story.nodes);
+            let submission = Submission::Apply { request: request.clone() };
+            let Some(handle) = self.cluster.submit(machine, submission) else { continue };
+            let end = self.cluster.world.now + Duration::from_secs(60);
+            self.run_until(end, |play| play.cluster.results.contains_key(&handle));
+            let result = self.cluster.results.get(&handle);
+            let done = matches!(result, Some(OperationResult::AlreadyDone { .. }));
+            let same = Snapshot::of(&self.cluster.world) == before;
+            if !done || !same || self.cluster.world.kv.last() != last {
+                let what = format!("{} once more: {result:?}", request.summary());
+                self.violate("L5 the same operation again has no effects", what);
+            }
+            self.report.repeated += 1;
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Makes the story of a failure small: fewer operations, faults, machines, and less time, as long as the same invariant breaks.
+
+use std::time::{Duration, Instant};
+
+use crate::play::play;
+use crate::story::Story;
+
+/// What shrinking came to.
+#[derive(Debug, Clone)]
+pub struct Shrunk {
+    /// The smallest story found that breaks the invariant.
+    pub story: Story,
+    /// How many stories were played.
+    pub runs: u32,
+}
+
+/// Shrinks a story that breaks something, for at most this time. One that breaks nothing is left as it is.
+#[must_use]
+pub fn shrink(story: &Story, within: Duration) -> Shrunk {
+    let mut shrinking = Shrinking { until: Instant::now() + within, runs: 0, wanted: String::new() };
+    let mut story = story.clone();
+    let Some((broke, at)) = shrinking.breaks(&story) else {
+        return Shrunk { story, runs: shrinking.runs };
+    };
+    shrinking.wanted = broke.clone();
+    story.broke = Some(broke);
+    // What comes after the failure is not needed.
+    story.length = story.length.min(at);
+    story.operations.retain(|asked| asked.at <= at);
+    story.faults.retain(|fault| fault.at <= at);
+    loop {
+        let before = story.clone();
+        shrinking.leave_out(&mut story, |story| story.faults.len(), |story, range| {
+            story.faults.drain(range);
+        });
+        shrinking.leave_out(&mut story, |story| story.operations.len(), |story, range| {
+            story.operations.drain(range);
+        });
+        shrinking.without_clients(&mut story);
+        shrinking.fewer_machines(&mut story);
+        shrinking.fewer_servers(&mut story);
+        shrinking.shorter(&mut story);
+        if story == before || shrinking.is_over() {
+            return Shrunk { story, runs: shrinking.runs };
+        }
+    }
+}
+
+struct Shrinking {
+    until: Instant,
+    runs: u32,
+    wanted: String,
+}
+
+impl Shrinking {
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.until
+    }
+
+    /// The first invariant that the story breaks, and when in milliseconds.
+    fn breaks(&mut self, story: &Story) -> Option<(String, u64)> {
+        self.runs += 1;
+        let report = play(story, false);
+        let violation = report.violations.first()?;
+        Some((violation.invariant.to_owned(), violation.at.as_nanos() / 1_000_000 + 1))
+    }
+
+    /// Takes the smaller story if it breaks the same.
+    fn take(&mut self, story: &mut Story, smaller: Story) -> bool {
+        if smaller == *story || self.is_over() {
+            return false;
+        }
+        let same = self.breaks(&smaller).is_some_and(|(broke, _)| broke == self.wanted);
+        if same {
+            *story = smaller;
+        }
+        same
+    }
+
+    /// Leaves out halves, quarters, and so on down to one by one.
+    fn leave_out(
+        &mut self,
+        story: &mut Story,
+        count: impl Fn(&Story) -> usize,
+        without: impl Fn(&mut Story, std::ops::Range<usize>),
+    ) {
+        let mut size = count(story).div_ceil(2);
+        while size > 0 {
+            let mut from = 0;
+            while from < count(story) {
+                let to = (from + size).min(count(story));
+                let mut smaller = story.clone();
+                without(&mut smaller, from..to);
+                if !self.take(story, smaller) {
+                    from += size;
+                }
+            }
+            size = if size == 1 { 0 } else { size.div_ceil(2) };
+        }
+    }
+
+    fn without_clients(&mut self, story: &mut Story) {
+        let smaller = Story { request_every: 0, ..story.clone() };
+        self.take(story, smaller);
+    }
+
+    fn fewer_machines(&mut self, story: &mut Story) {
+        for nodes in 1..story.nodes {
+            let mut smaller = story.clone();
+            smaller.nodes = nodes;
+            smaller.servers = smaller.servers.min(if nodes >= 3 { 3 } else { 1 });
+            for asked in &mut smaller.operations {
+                asked.machine %= nodes;
+                asked.then_on %= nodes;
+            }
+            // A fault of a machine that is gone never begins.
+            smaller.faults.retain(|fault| fault.what.machines().iter().all(|m| *m < nodes));
+            if self.take(story, smaller) {
+                return;
+            }
+        }
+    }
+
+    fn fewer_servers(&mut self, story: &mut Story) {
+        for servers in [1, 3] {
+            if servers < story.servers && self.take(story, Story { servers, ..story.clone() }) {
+                return;
+            }
+        }
+    }
+
+    fn shorter(&mut self, story: &mut Story) {
+        for n in 0..story.operations.len() {
+            let mut smaller = story.clone();
+            smaller.operations[n].cancel_after = None;
+            self.take(story, smaller);
+        }
+        let last = story.operations.iter().map(|asked| asked.at);
+        let last = last.chain(story.faults.iter().map(|fault| fault.at)).max().unwrap_or(0);
+        let smaller = Story { length: story.length.min(last + 1), ..story.clone() };
+        self.take(story, smaller);
+    }
+}

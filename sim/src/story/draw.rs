@@ -1,0 +1,274 @@
+//! Drawing a story. First which classes of faults there are at all (a swarm: about half of them), then when and where.
+
+use proto_core::deploy::spec::Strategy;
+
+use super::{Action, Asked, CLASSES, EffectFate, Fault, Service, Story, Then, VERSION, What};
+use crate::choice::Choices;
+use crate::fate::EffectClass;
+
+/// How large a story shall be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// How many machines.
+    pub nodes: usize,
+    /// How many operations.
+    pub operations: usize,
+    /// How long it is, in milliseconds.
+    pub length: u64,
+    /// Which faults.
+    pub profile: Profile,
+}
+
+/// Which faults there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Profile {
+    /// Some classes of all, drawn.
+    Swarm,
+    /// All classes.
+    Everything,
+    /// Daemons and machines die, links are cut; nothing else.
+    Crashes,
+    /// None.
+    None,
+}
+
+const NETWORK: [&str; 5] = ["partition", "one_way", "loss", "duplication", "delay"];
+
+/// Draws a story. `seed` is only written into it.
+pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
+    let mut draw = Draw { choices, shape };
+    let servers = match shape.nodes {
+        0..=2 => 1,
+        3..=4 => [1, 3][draw.below(2)],
+        _ => [1, 3, 5][draw.below(3)],
+    };
+    let namespaces = 1 + draw.below(shape.nodes.clamp(1, 12)) as u32;
+    let operations: Vec<_> = (0..shape.operations).map(|n| draw.asked(n, namespaces)).collect();
+    let classes = draw.classes(servers);
+    let mut faults = Vec::new();
+    for class in classes {
+        for _ in 0..=draw.below(3) {
+            let at = draw.fault_time(&operations);
+            faults.push(draw.fault(class, at, servers, &operations));
+        }
+    }
+    let request_every = [0, 50, 200, 1000][draw.below(4)];
+    let length = shape.length;
+    let nodes = shape.nodes;
+    Story {
+        v: VERSION,
+        seed,
+        nodes,
+        servers,
+        length,
+        request_every,
+        operations,
+        faults,
+        broke: None,
+    }
+}
+
+struct Draw<'a> {
+    choices: &'a mut Choices,
+    shape: Shape,
+}
+
+impl Draw<'_> {
+    fn below(&mut self, bound: usize) -> usize {
+        self.choices.choose(bound.max(1), String::new)
+    }
+
+    fn millis(&mut self, from: u64, to: u64) -> u64 {
+        let bound = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+        from + self.below(bound) as u64
+    }
+
+    fn machine(&mut self) -> usize {
+        self.below(self.shape.nodes)
+    }
+
+    fn asked(&mut self, n: usize, namespaces: u32) -> Asked {
+        // The first of each namespace brings it into being, early, so that there is something to work on.
+        let first = n < namespaces as usize;
+        let ns = if first { n as u32 } else { self.below(namespaces as usize) as u32 };
+        let early = (self.shape.length / 8).max(1);
+        let at = if first { self.millis(0, early) } else { self.millis(0, self.shape.length) };
+        let action = if first { self.deploy(ns) } else { self.action(ns) };
+        let then = [Then::Resume, Then::Retry, Then::Abort, Then::GiveUp][self.below(4)];
+        let machine = self.machine();
+        let cancel_after = (self.below(12) == 1).then(|| self.millis(1, 6000));
+        let then_on = if self.below(2) == 0 { machine } else { self.machine() };
+        Asked { at, machine, action, cancel_after, then, then_on }
+    }
+
+    fn action(&mut self, ns: u32) -> Action {
+        let s = self.below(2) as u32;
+        match self.below(16) {
+            0..=4 => self.deploy(ns),
+            5 | 6 => Action::DeployService { ns, service: self.service(ns, s) },
+            7 | 8 => Action::Scale { ns, s: 0, replicas: 1 + self.below(4) as u32 },
+            9 | 10 => Action::Restart { ns, s: 0 },
+            11 => Action::Stop { ns, s: 0 },
+            12 => {
+                let to = (self.below(2) == 1).then(|| 1 + self.below(4) as u64);
+                Action::Rollback { ns, to }
+            }
+            13 => Action::Remove { ns },
+            14 => {
+                let of = Box::new(self.deploy(ns));
+                if self.below(3) == 0 {
+                    Action::Preview { of }
+                } else {
+                    Action::Prepared { of, after: self.millis(1, 20_000) }
+                }
+            }
+            _ => Action::Prepared { of: Box::new(self.deploy(ns)), after: self.millis(1, 2000) },
+        }
+    }
+
+    fn deploy(&mut self, ns: u32) -> Action {
+        let services = (0..=self.below(2) as u32).map(|s| self.service(ns, s)).collect();
+        Action::Deploy { ns, services }
+    }
+
+    fn service(&mut self, ns: u32, s: u32) -> Service {
+        let version = self.below(4);
+        let image = match self.below(24) {
+            1 => format!("never-v{version}"),
+            2 => format!("exits-3-v{version}"),
+            3 => format!("missing-v{version}"),
+            4 => format!("ready-45000-v{version}"),
+            _ => format!("ready-{}-v{version}", [0, 300, 800, 1500][self.below(4)]),
+        };
+        // What is in an even namespace never stops serving.
+        let strategies = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Recreate];
+        let strategy = strategies[self.below(if ns % 2 == 0 { 2 } else { 3 })];
+        let global = self.shape.nodes <= 8 && self.below(10) == 1;
+        let replicas = if global { 0 } else { 1 + self.below(3) as u32 };
+        Service { s, image, replicas, strategy }
+    }
+
+    fn classes(&mut self, servers: usize) -> Vec<&'static str> {
+        let profile = self.shape.profile;
+        let mut classes = Vec::new();
+        for class in CLASSES {
+            let there = match class {
+                "torn_batch" => servers == 1,
+                "quorum_loss" | "election" => servers > 1,
+                "partition" | "one_way" => self.shape.nodes > 1,
+                _ => true,
+            };
+            let wanted = match profile {
+                Profile::Swarm => self.below(2) == 1,
+                Profile::Everything => true,
+                Profile::Crashes => {
+                    matches!(class, "daemon_crash" | "reboot" | "partition" | "one_way")
+                }
+                Profile::None => false,
+            };
+            if there && wanted {
+                classes.push(class);
+            }
+        }
+        classes
+    }
+
+    /// Half of the time shortly after something was asked for: there it can do harm.
+    fn fault_time(&mut self, operations: &[Asked]) -> u64 {
+        if operations.is_empty() || self.below(4) == 0 {
+            return self.millis(0, self.shape.length);
+        }
+        let at = operations[self.below(operations.len())].at;
+        at + self.millis(0, 6000)
+    }
+
+    fn fault(&mut self, class: &'static str, at: u64, servers: usize, asked: &[Asked]) -> Fault {
+        let machine = self.machine();
+        let lasts = if NETWORK.contains(&class) {
+            self.millis(500, 60_000)
+        } else {
+            self.millis(200, 40_000)
+        };
+        let what = match class {
+            "daemon_crash" => What::DaemonCrash { machine },
+            "daemon_pause" => What::DaemonPause { machine },
+            "sleep" => What::Sleep { machine },
+            "reboot" => What::Reboot { machine },
+            "partition" => What::Partition { groups: self.groups() },
+            "one_way" => {
+                let to = (machine + 1 + self.below(self.shape.nodes - 1)) % self.shape.nodes;
+                What::OneWay { from: machine, to }
+            }
+            "loss" => What::Loss { per_mille: self.millis(10, 400) },
+            "duplication" => What::Duplication { per_mille: self.millis(10, 400) },
+            "delay" => What::Delay { most: self.millis(10, 4000) },
+            "server_crash" => What::ServerCrash { machine: self.below(servers) },
+            "quorum_loss" => What::QuorumLoss,
+            "election" => What::Election,
+            "torn_batch" => What::TornBatch { writes: 1 + self.below(6) },
+            "follower_gap" => What::FollowerGap { machine },
+            "slow_runtime" => What::SlowRuntime { machine, times: 2 + self.below(60) as u32 },
+            "failing_runtime" => What::FailingRuntime { machine },
+            "disk_full" => What::DiskFull { machine },
+            "clock_step" => {
+                let millis = self.millis(0, 7_200_000);
+                let millis = i64::try_from(millis).unwrap_or(0) - 3_600_000;
+                What::ClockStep { machine, millis }
+            }
+            "instance_exit" => What::InstanceExit { machine, nth: self.below(4) },
+            _ => {
+                // Where an operation is coordinated there is most to strike.
+                let coordinates = !asked.is_empty() && self.below(3) > 0;
+                let machine =
+                    if coordinates { asked[self.below(asked.len())].machine } else { machine };
+                self.effect(class, machine)
+            }
+        };
+        Fault { at, lasts, what }
+    }
+
+    fn effect(&mut self, class: &'static str, machine: usize) -> What {
+        let fate = match class {
+            "crash_before" => EffectFate::CrashBefore,
+            "crash_after" => EffectFate::CrashAfter,
+            "crash_late" => EffectFate::CrashLate,
+            "lost_answer" => EffectFate::LostAnswer,
+            "lost_request" => EffectFate::LostRequest,
+            "late" => EffectFate::Late,
+            "undecided" => EffectFate::Undecided,
+            "twice" => EffectFate::Twice,
+            _ => EffectFate::Fails,
+        };
+        let class = match fate {
+            EffectFate::Undecided => [EffectClass::Write, EffectClass::Commit][self.below(2)],
+            EffectFate::Twice => EffectClass::Command,
+            EffectFate::Late | EffectFate::CrashLate => {
+                let late = [
+                    EffectClass::Write,
+                    EffectClass::Commit,
+                    EffectClass::Command,
+                    EffectClass::Runtime,
+                ];
+                late[self.below(4)]
+            }
+            _ => EffectClass::ALL[self.below(EffectClass::ALL.len())],
+        };
+        let skip = if class == EffectClass::Commit { 0 } else { self.below(5) as u32 };
+        What::Effect { machine, class, skip, fate }
+    }
+
+    fn groups(&mut self) -> Vec<u8> {
+        let nodes = self.shape.nodes;
+        match self.below(3) {
+            // Uniform.
+            0 => (0..nodes).map(|_| self.below(2) as u8).collect(),
+            // One is alone.
+            1 => {
+                let alone = self.machine();
+                (0..nodes).map(|machine| u8::from(machine == alone)).collect()
+            }
+            // Halves.
+            _ => (0..nodes).map(|machine| u8::from(machine * 2 < nodes)).collect(),
+        }
+    }
+}

@@ -1,0 +1,430 @@
+//! A story: a cluster, what is asked of it and when, and what goes wrong when. It is drawn from choices, written as JSON for
+//! people, played by [`crate::play`], and shrunk by leaving things out.
+
+mod draw;
+
+use proto_core::api::OperationRequest;
+use proto_core::deploy::spec::{Manifest, Replicas, Strategy};
+use proto_core::id::{Namespace, ServiceName};
+use serde::{Deserialize, Serialize};
+
+pub use draw::{Profile, Shape, draw};
+
+use crate::fate::EffectClass;
+use crate::specs;
+
+/// The version of the shape.
+pub const VERSION: u32 = 1;
+
+/// A story.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Story {
+    /// Shape version.
+    pub v: u32,
+    /// Where latencies and everything else that the story does not say come from.
+    pub seed: u64,
+    /// How many machines.
+    pub nodes: usize,
+    /// How many servers the store has, on the first machines: 1, 3 or 5.
+    pub servers: usize,
+    /// How long operators and faults are at work, in milliseconds. Then everything is mended.
+    pub length: u64,
+    /// Between two requests of clients, anywhere, in milliseconds; 0: there are none.
+    pub request_every: u64,
+    /// What is asked for, in no particular order.
+    pub operations: Vec<Asked>,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+    /// An invariant that this story broke when it was saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broke: Option<String>,
+}
+
+/// Something that an operator does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// When, in milliseconds from the beginning.
+    pub at: u64,
+    /// On which machine.
+    pub machine: usize,
+    /// What.
+    pub action: Action,
+    /// The operator changes their mind after so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancel_after: Option<u64>,
+    /// What the operator does when it does not come to an end.
+    pub then: Then,
+    /// Where the operator does that.
+    pub then_on: usize,
+}
+
+/// What an operator does about an operation that was interrupted or is unknown, or whose daemon died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Then {
+    /// Says the same again.
+    Retry,
+    /// `op resume`.
+    Resume,
+    /// `op abort`.
+    Abort,
+    /// Goes home.
+    GiveUp,
+}
+
+/// What is asked for. Namespaces are `ns<n>`, their services `s<n>`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case")]
+pub enum Action {
+    /// Deploy this.
+    Deploy {
+        /// The namespace.
+        ns: u32,
+        /// Its services.
+        services: Vec<Service>,
+    },
+    /// Deploy one service.
+    DeployService {
+        /// The namespace.
+        ns: u32,
+        /// The service.
+        service: Service,
+    },
+    /// Scale a service.
+    Scale {
+        /// The namespace.
+        ns: u32,
+        /// The service.
+        s: u32,
+        /// How many instances.
+        replicas: u32,
+    },
+    /// Restart a service.
+    Restart {
+        /// The namespace.
+        ns: u32,
+        /// The service.
+        s: u32,
+    },
+    /// Stop a service.
+    Stop {
+        /// The namespace.
+        ns: u32,
+        /// The service.
+        s: u32,
+    },
+    /// Go back to an earlier commit.
+    Rollback {
+        /// The namespace.
+        ns: u32,
+        /// Which; `None`: the one before the head.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<u64>,
+    },
+    /// Remove the namespace.
+    Remove {
+        /// The namespace.
+        ns: u32,
+    },
+    /// Only look at what this would do.
+    Preview {
+        /// What.
+        of: Box<Action>,
+    },
+    /// Prepare this, and apply the plan some milliseconds later.
+    Prepared {
+        /// What.
+        of: Box<Action>,
+        /// How much later.
+        after: u64,
+    },
+}
+
+/// A service that is deployed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Service {
+    /// Its number.
+    pub s: u32,
+    /// What its instances do: see [`crate::world::runtime::Behaviour`].
+    pub image: String,
+    /// How many; 0: one on each machine.
+    pub replicas: u32,
+    /// How it is rolled out.
+    pub strategy: Strategy,
+}
+
+/// Something that goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// When, in milliseconds from the beginning.
+    pub at: u64,
+    /// For how long, in milliseconds, where that means something.
+    #[serde(default, rename = "for", skip_serializing_if = "is_zero")]
+    pub lasts: u64,
+    /// What.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Classes of faults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the variants say what their fields are")]
+pub enum What {
+    /// The daemon dies and is started again.
+    DaemonCrash { machine: usize },
+    /// The daemon is frozen.
+    DaemonPause { machine: usize },
+    /// The machine sleeps: its monotonic clock does not count.
+    Sleep { machine: usize },
+    /// The machine loses power.
+    Reboot { machine: usize },
+    /// Machines of different groups don't hear each other.
+    Partition { groups: Vec<u8> },
+    /// One machine is not heard by another.
+    OneWay { from: usize, to: usize },
+    /// Messages are lost.
+    Loss { per_mille: u64 },
+    /// Messages arrive twice.
+    Duplication { per_mille: u64 },
+    /// Messages are late, so that others overtake them.
+    Delay { most: u64 },
+    /// The store's server on this machine dies and is started again.
+    ServerCrash { machine: usize },
+    /// All servers but the leader's die.
+    QuorumLoss,
+    /// The store's leader gives up its office.
+    Election,
+    /// The lone server dies in the middle of the next batch, after so many of its writes.
+    TornBatch { writes: usize },
+    /// The gateway's follower misses a write.
+    FollowerGap { machine: usize },
+    /// The machine's runtime is so many times slower.
+    SlowRuntime { machine: usize, times: u32 },
+    /// The machine's runtime refuses every change.
+    FailingRuntime { machine: usize },
+    /// The machine's disk takes no fence file.
+    DiskFull { machine: usize },
+    /// The machine's wall clock jumps by so many milliseconds.
+    ClockStep { machine: usize, millis: i64 },
+    /// An instance exits by itself: the one with this number of those on the machine.
+    InstanceExit { machine: usize, nth: usize },
+    /// An effect of a node is struck, after so many of its class went well.
+    Effect { machine: usize, class: EffectClass, skip: u32, fate: EffectFate },
+}
+
+/// What becomes of an effect that is struck.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EffectFate {
+    /// The daemon dies before it.
+    CrashBefore,
+    /// It happens, and the daemon dies before the answer.
+    CrashAfter,
+    /// The daemon dies; it lands some seconds later.
+    CrashLate,
+    /// It happens; the answer is lost.
+    LostAnswer,
+    /// It never happens, and nobody says so.
+    LostRequest,
+    /// There is no answer, and it lands some seconds later.
+    Late,
+    /// The same, and until then others' writes of the same keys are undecided.
+    Undecided,
+    /// It happens now, and again some seconds later.
+    Twice,
+    /// It fails and says so.
+    Fails,
+}
+
+impl What {
+    /// The name of its class.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::DaemonCrash { .. } => "daemon_crash",
+            Self::DaemonPause { .. } => "daemon_pause",
+            Self::Sleep { .. } => "sleep",
+            Self::Reboot { .. } => "reboot",
+            Self::Partition { .. } => "partition",
+            Self::OneWay { .. } => "one_way",
+            Self::Loss { .. } => "loss",
+            Self::Duplication { .. } => "duplication",
+            Self::Delay { .. } => "delay",
+            Self::ServerCrash { .. } => "server_crash",
+            Self::QuorumLoss => "quorum_loss",
+            Self::Election => "election",
+            Self::TornBatch { .. } => "torn_batch",
+            Self::FollowerGap { .. } => "follower_gap",
+            Self::SlowRuntime { .. } => "slow_runtime",
+            Self::FailingRuntime { .. } => "failing_runtime",
+            Self::DiskFull { .. } => "disk_full",
+            Self::ClockStep { .. } => "clock_step",
+            Self::InstanceExit { .. } => "instance_exit",
+            Self::Effect { fate, .. } => match fate {
+                EffectFate::CrashBefore => "crash_before",
+                EffectFate::CrashAfter => "crash_after",
+                EffectFate::CrashLate => "crash_late",
+                EffectFate::LostAnswer => "lost_answer",
+                EffectFate::LostRequest => "lost_request",
+                EffectFate::Late => "late",
+                EffectFate::Undecided => "undecided",
+                EffectFate::Twice => "twice",
+                EffectFate::Fails => "fails",
+            },
+        }
+    }
+
+    /// The machines that it names.
+    #[must_use]
+    pub fn machines(&self) -> Vec<usize> {
+        match self {
+            Self::DaemonCrash { machine }
+            | Self::DaemonPause { machine }
+            | Self::Sleep { machine }
+            | Self::Reboot { machine }
+            | Self::ServerCrash { machine }
+            | Self::FollowerGap { machine }
+            | Self::SlowRuntime { machine, .. }
+            | Self::FailingRuntime { machine }
+            | Self::DiskFull { machine }
+            | Self::ClockStep { machine, .. }
+            | Self::InstanceExit { machine, .. }
+            | Self::Effect { machine, .. } => vec![*machine],
+            Self::OneWay { from, to } => vec![*from, *to],
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// Every class of faults.
+pub const CLASSES: [&str; 28] = [
+    "daemon_crash",
+    "daemon_pause",
+    "sleep",
+    "reboot",
+    "partition",
+    "one_way",
+    "loss",
+    "duplication",
+    "delay",
+    "server_crash",
+    "quorum_loss",
+    "election",
+    "torn_batch",
+    "follower_gap",
+    "slow_runtime",
+    "failing_runtime",
+    "disk_full",
+    "clock_step",
+    "instance_exit",
+    "crash_before",
+    "crash_after",
+    "crash_late",
+    "lost_answer",
+    "lost_request",
+    "late",
+    "undecided",
+    "twice",
+    "fails",
+];
+
+impl Action {
+    /// Kinds of operations, by the names that reports count them under.
+    pub const KINDS: [&str; 9] = [
+        "deploy",
+        "deploy_service",
+        "scale",
+        "restart",
+        "stop",
+        "rollback",
+        "remove",
+        "preview",
+        "prepared",
+    ];
+
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Deploy { .. } => "deploy",
+            Self::DeployService { .. } => "deploy_service",
+            Self::Scale { .. } => "scale",
+            Self::Restart { .. } => "restart",
+            Self::Stop { .. } => "stop",
+            Self::Rollback { .. } => "rollback",
+            Self::Remove { .. } => "remove",
+            Self::Preview { .. } => "preview",
+            Self::Prepared { .. } => "prepared",
+        }
+    }
+
+    /// The request that a daemon is sent.
+    ///
+    /// # Panics
+    ///
+    /// Never: the names are made from numbers.
+    #[must_use]
+    pub fn request(&self) -> OperationRequest {
+        match self {
+            Self::Deploy { ns, services } => {
+                let spec = |service: &Service| (name(service.s), service.spec(*ns));
+                let services = services.iter().map(spec).collect();
+                OperationRequest::Deploy {
+                    manifest: Manifest { namespace: namespace(*ns), services },
+                }
+            }
+            Self::DeployService { ns, service } => OperationRequest::DeployService {
+                namespace: namespace(*ns),
+                service: name(service.s),
+                spec: Box::new(service.spec(*ns)),
+            },
+            Self::Scale { ns, s, replicas } => OperationRequest::Scale {
+                namespace: namespace(*ns),
+                replicas: [(name(*s), *replicas)].into(),
+            },
+            Self::Restart { ns, s } => {
+                OperationRequest::Restart { namespace: namespace(*ns), service: name(*s) }
+            }
+            Self::Stop { ns, s } => {
+                OperationRequest::Stop { namespace: namespace(*ns), service: name(*s) }
+            }
+            Self::Rollback { ns, to } => {
+                OperationRequest::Rollback { namespace: namespace(*ns), to: *to }
+            }
+            Self::Remove { ns } => OperationRequest::RemoveNamespace { namespace: namespace(*ns) },
+            Self::Preview { of } | Self::Prepared { of, .. } => of.request(),
+        }
+    }
+}
+
+impl Service {
+    fn spec(&self, ns: u32) -> proto_core::deploy::spec::ServiceSpec {
+        let replicas = match self.replicas {
+            0 => Replicas::Global,
+            n => Replicas::Count(n),
+        };
+        specs::service(&self.image, self.strategy, replicas, &host(ns, self.s))
+    }
+}
+
+/// The host name under which a service is reached.
+#[must_use]
+pub fn host(ns: u32, s: u32) -> String {
+    format!("s{s}.ns{ns}.example.com")
+}
+
+fn namespace(ns: u32) -> Namespace {
+    Namespace::new(format!("ns{ns}")).expect("letters and digits")
+}
+
+fn name(s: u32) -> ServiceName {
+    ServiceName::new(format!("s{s}")).expect("letters and digits")
+}
