@@ -6,11 +6,12 @@ use super::{Operation, PATIENCE, RETRY, Reading, State, Tag, cancelled};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, StepStatus};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, StepFailure};
-use crate::coordination::plan::Step;
+use crate::coordination::plan::{Action, Step};
 use crate::coordination::record::Phase;
 use crate::daemon::EffectKind;
 use crate::id::{MachineId, StepId};
 use crate::mutant::{self, Mutant};
+use crate::runtime::RuntimeError;
 use crate::span::Span;
 use crate::time::{Time, UnixTime};
 
@@ -58,12 +59,20 @@ impl Run {
         self.kind == Kind::Forward
     }
 
+    /// When a step is to be sent again. With as many under way as may be there is nothing to wake for: their answers come.
     pub(super) fn wake_at(&self) -> Option<Time> {
+        if self.under_way() >= MAX_STEPS {
+            return None;
+        }
         let again = |progress: &Progress| match progress.status {
             Status::Again(at) => Some(at),
             _ => None,
         };
         self.steps.values().filter_map(again).min()
+    }
+
+    fn under_way(&self) -> usize {
+        self.steps.values().filter(|progress| progress.status == Status::UnderWay).count()
     }
 }
 
@@ -205,7 +214,7 @@ impl Operation {
             };
         }
         let kind = run.kind;
-        let mut under_way = run.steps.values().filter(|p| p.status == Status::UnderWay).count();
+        let mut under_way = run.under_way();
         let mut to_send = Vec::new();
         for progress in run.steps.values_mut() {
             let ready = match progress.status {
@@ -271,6 +280,12 @@ impl Operation {
                 self.run_timeout(now, wall);
             }
             Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => self.fenced(),
+            Outcome::Ok(CommandReply::Failed(failure)) if is_gone(kind, &step, &failure) => {
+                progress.status = Status::Done;
+                self.step_event(&step, StepStatus::Done);
+                self.note(format!("{failure}: what would have been started again is gone"));
+                self.run_timeout(now, wall);
+            }
             Outcome::Ok(CommandReply::Failed(failure)) => {
                 progress.failures += 1;
                 let again = kind != Kind::Forward && progress.failures < MAX_TRIES;
@@ -304,6 +319,20 @@ impl Operation {
             Kind::Undo | Kind::Cleanup => self.interrupt(error),
         }
     }
+}
+
+/// Whether an undo wants to start an instance that is not there any more: the head moved on before this operation changed anything,
+/// and who moved it removed the instance. Trying on would keep the operation from ever ending.
+fn is_gone(kind: Kind, step: &Step, failure: &StepFailure) -> bool {
+    let gone = StepFailure::Runtime {
+        error: RuntimeError::NoSuchInstance {
+            instance: match &step.action {
+                Action::Start { instance } => instance.clone(),
+                _ => return false,
+            },
+        },
+    };
+    kind == Kind::Undo && *failure == gone
 }
 
 /// The steps that take these back, last first.
