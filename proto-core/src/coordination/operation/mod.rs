@@ -283,7 +283,7 @@ impl Operation {
         match (tag, completion) {
             (Tag::Read, Completion::Store(outcome)) => self.read_done(now, wall, outcome),
             (Tag::Write, Completion::Store(outcome)) => self.write_done(now, wall, outcome),
-            (Tag::Mark, Completion::Store(outcome)) => self.mark_done(now, wall, outcome),
+            (Tag::Mark, Completion::Store(outcome)) => self.mark_done(now, outcome),
             (Tag::Renew, Completion::Store(outcome)) => self.renew_done(now, outcome),
             (Tag::Observe(machine), Completion::Send(outcome)) => {
                 self.observe_done(now, wall, machine, outcome);

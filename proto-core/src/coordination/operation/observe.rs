@@ -65,7 +65,7 @@ impl Operation {
             }
             Reading::Recheck => self.rechecked(now, wall, facts),
             Reading::Conflict(pending) => self.conflict_read(now, wall, pending, facts),
-            Reading::NotLanded(pending) => self.not_landed_read(wall, pending, facts),
+            Reading::NotLanded(pending) => self.not_landed_read(now, wall, pending, facts),
             Reading::Fate(pending) => self.fate_read(now, wall, pending, facts),
         }
     }

@@ -614,14 +614,14 @@ impl Operation {
         self.effects.push_back((Tag::Mark, effect));
     }
 
-    pub(super) fn mark_done(&mut self, now: Time, wall: UnixTime, outcome: StoreOutcome) {
+    pub(super) fn mark_done(&mut self, now: Time, outcome: StoreOutcome) {
         let State::Resolving(mut resolve) = self.take_state() else {
             panic!("a mark was answered that nobody waits for")
         };
         match outcome {
             Outcome::Ok(StoreReply::Committed(revision)) => {
                 self.record.as_mut().expect("marked").revision = revision;
-                self.never_landed(now, wall, resolve.pending);
+                self.never_landed(resolve.pending);
             }
             Outcome::Failed(StoreError::Conflict) => {
                 self.read_facts(Reading::Fate(resolve.pending))
@@ -633,26 +633,33 @@ impl Operation {
         }
     }
 
-    fn never_landed(&mut self, now: Time, wall: UnixTime, mut pending: Pending) {
+    fn never_landed(&mut self, mut pending: Pending) {
         pending.lost += 1;
         match pending.what {
             Batch::Take { adopt: false } => self.lost_race(),
-            // Whether its first writes are there all the same is seen before it is written again.
-            Batch::Commit if pending.lost < 3 => self.read_facts(Reading::NotLanded(pending)),
+            // Whether its first writes are there all the same is seen before it is written again, or given up.
+            Batch::Commit => self.read_facts(Reading::NotLanded(pending)),
             _ if pending.lost < 3 => self.write(pending),
-            Batch::Commit => self.abort(now, wall, store_away("it keeps losing its answers")),
             _ => self.interrupt(store_away("it keeps losing its answers")),
         }
     }
 
     /// The commit batch did not land, as its record is not there; this is what there is.
-    pub(super) fn not_landed_read(&mut self, wall: UnixTime, pending: Pending, facts: Facts) {
+    pub(super) fn not_landed_read(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        pending: Pending,
+        facts: Facts,
+    ) {
         self.facts = facts;
         if self.has_landed() {
             self.follow_lease();
             self.landed(wall);
-        } else {
+        } else if pending.lost < 3 {
             self.write(pending);
+        } else {
+            self.abort(now, wall, store_away("it keeps losing its answers"));
         }
     }
 
@@ -672,7 +679,7 @@ impl Operation {
                     && self.is_own_mark(&there.value) =>
             {
                 self.record.as_mut().expect("marked").revision = there.revision;
-                self.never_landed(now, wall, pending);
+                self.never_landed(pending);
             }
             _ => match pending.what {
                 Batch::Take { adopt: false } => self.lost_race(),
