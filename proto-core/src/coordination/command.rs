@@ -91,6 +91,9 @@ pub struct MachineObservation {
     pub facts: RuntimeFacts,
     /// The runtime's name: `docker` or `process`.
     pub runtime: String,
+    /// How far its addresses have been used: the next instance gets one after this. A last byte, or a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_up_to: Option<u16>,
 }
 
 /// Why a step cannot be done.

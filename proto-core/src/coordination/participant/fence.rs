@@ -1,6 +1,9 @@
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Epoch, InstanceName, OperationId, StepId};
+use crate::runtime::InstanceSpec;
 use crate::store::Scope;
 
 /// What a participant must remember over a restart of its daemon: written and synced before it acts.
@@ -11,7 +14,13 @@ pub struct FenceFile {
     pub floors: Vec<(Scope, Epoch)>,
     /// Commands whose effects may be under way.
     pub journal: Vec<JournalEntry>,
+    /// How far this machine's addresses have been used: see [`FenceFile::made`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub used_up_to: Option<u16>,
 }
+
+/// So far behind the last address that was used, it is one of the next round and not of the same plan.
+const SAME_PLAN: u16 = 64;
 
 /// A command whose effects may be under way.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +39,21 @@ pub struct JournalEntry {
 }
 
 impl FenceFile {
+    /// Remembers that an instance is made at this address: its last byte, or its highest port where all share one address.
+    ///
+    /// Addresses are used in turn, so that one that was given up is not used again at once: a gateway that has not heard of it for a
+    /// while would send requests to another service.
+    pub fn made(&mut self, spec: &InstanceSpec) {
+        let position = match spec.address {
+            IpAddr::V4(address) if !address.is_loopback() => u16::from(address.octets()[3]),
+            _ => spec.ports.values().copied().max().unwrap_or(0),
+        };
+        let last = self.used_up_to.unwrap_or(0);
+        if position > last || last - position > SAME_PLAN {
+            self.used_up_to = Some(position);
+        }
+    }
+
     /// The highest epoch seen of a scope.
     #[must_use]
     pub fn floor(&self, scope: &Scope) -> Epoch {

@@ -39,6 +39,8 @@ pub(super) struct Job {
     pub(super) work: Work,
     /// An effect is under way.
     pub(super) busy: bool,
+    /// The answer of a change was lost, and it was not settled since: it may still land.
+    pub(super) unsettled: bool,
     /// When its turn came.
     pub(super) started: Option<Time>,
     /// It waits until this version of the fence file is written.
@@ -101,6 +103,7 @@ impl Job {
             instance: None,
             work: Work::Barrier,
             busy: false,
+            unsettled: false,
             started: None,
             needs_version: None,
             wake_at: None,
@@ -132,6 +135,7 @@ impl Job {
             instance: Some(entry.instance),
             work: Work::Settle,
             busy: false,
+            unsettled: false,
             started: Some(Time::ZERO),
             needs_version: None,
             wake_at: None,
@@ -164,6 +168,19 @@ impl Job {
             step: self.step.clone()?,
             instance: self.instance.clone()?,
         })
+    }
+
+    /// Takes note of whether its change may still land, now that an effect of it ended like this.
+    pub(super) fn learn(&mut self, completion: &Completion) {
+        let (Work::Perform { stage, .. }, Completion::Runtime(outcome)) = (&self.work, completion)
+        else {
+            return;
+        };
+        match (stage, outcome) {
+            (Stage::Act, Outcome::Unknown | Outcome::Stale) => self.unsettled = true,
+            (Stage::Settle, Outcome::Ok(_)) => self.unsettled = false,
+            _ => {}
+        }
     }
 
     /// Whether something of it can still happen.
@@ -516,6 +533,7 @@ impl Participant {
 
     fn observed(&mut self, now: Time, id: JobId, completion: Outcome<RuntimeReply, RuntimeError>) {
         let (machine, runtime) = (self.machine.clone(), self.runtime.clone());
+        let used_up_to = self.fence.used_up_to;
         let Work::Observe { images, ports, seen, .. } = &mut self.job(id).work else {
             unreachable!("only an observation is observed")
         };
@@ -528,7 +546,13 @@ impl Participant {
             }
             Outcome::Ok(RuntimeReply::Facts(facts)) => {
                 let instances = std::mem::take(seen);
-                CommandReply::Observed(MachineObservation { machine, instances, facts, runtime })
+                CommandReply::Observed(MachineObservation {
+                    machine,
+                    instances,
+                    facts,
+                    runtime,
+                    used_up_to,
+                })
             }
             Outcome::Ok(other) => panic!("the runtime answered {other:?} to an observation"),
             Outcome::Failed(error) => failed(error),

@@ -23,6 +23,7 @@ pub use job::JobId;
 use job::{Job, Work};
 
 use super::command::{Command, CommandBody, CommandReply, StepFailure};
+use super::plan::Action;
 use crate::Outcome;
 use crate::daemon::{Completion, EffectKind, ReplyToken};
 use crate::id::{MachineId, OperationId};
@@ -125,6 +126,7 @@ impl Participant {
             Owner::Job(id) => {
                 let job = self.jobs.get_mut(&id).expect("a job lives until its effect is answered");
                 assert!(std::mem::take(&mut job.busy), "job {id:?} has no effect under way");
+                job.learn(&completion);
                 if matches!(job.work, Work::Settle) {
                     match completion {
                         Completion::Runtime(Outcome::Ok(_)) => self.finish(now, id, None),
@@ -233,6 +235,9 @@ impl Participant {
             && !self.fence.journal.contains(&entry)
         {
             self.fence.journal.push(entry);
+            if let Work::Perform { action: Action::Ensure { spec }, .. } = &self.jobs[&id].work {
+                self.fence.made(spec);
+            }
             self.version += 1;
         }
         if fenced && self.written < self.version {
@@ -304,7 +309,18 @@ impl Participant {
     }
 
     /// Ends a job, answers whoever waits for it, and lets those start that waited for it to end.
+    ///
+    /// One whose change may still land is answered, and goes on as a settling: whoever waits behind it waits for that too.
     fn finish(&mut self, now: Time, id: JobId, reply: Option<CommandReply>) {
+        let job = self.job(id);
+        if std::mem::take(&mut job.unsettled) {
+            (job.work, job.wake_at) = (Work::Settle, None);
+            let (tokens, operation) = (std::mem::take(&mut job.tokens), job.operation.clone());
+            if let Some(reply) = reply {
+                self.reply(&tokens, operation, reply);
+            }
+            return self.settle(id);
+        }
         let job = self.jobs.remove(&id).expect("a job ends once");
         if let Some(entry) = job.journal_entry() {
             // Written with the next change: a journal that names too much is only settled for nothing.

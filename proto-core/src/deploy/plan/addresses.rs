@@ -18,6 +18,8 @@ use crate::store::Facts;
 pub(super) struct Addresses {
     used: BTreeMap<MachineId, Endpoints>,
     left: BTreeMap<MachineId, Endpoints>,
+    /// How far each machine's addresses have been used: they are drawn in turn, so that one that was given up rests for a while.
+    used_up_to: BTreeMap<MachineId, u16>,
 }
 
 /// Addresses with port 0, and addresses with each of their ports.
@@ -41,6 +43,7 @@ impl Addresses {
     ) -> Self {
         let mut this = Self::default();
         for (machine, seen) in observations {
+            this.used_up_to.insert(machine.clone(), seen.used_up_to.unwrap_or(0));
             for instance in &seen.instances {
                 let ports = instance.spec.ports.values().copied();
                 take(&mut this.used, machine, instance.spec.address, ports);
@@ -79,19 +82,28 @@ impl Addresses {
         let none = Endpoints::new();
         let used = self.used.get(&machine.id).unwrap_or(&none);
         let left = self.left.get(&machine.id).unwrap_or(&none);
+        let up_to = self.used_up_to.entry(machine.id.clone()).or_default();
         let (address, ports) = match machine.addressing {
             Addressing::Subnet(_) if host_network => (loopback, ports.clone()),
             Addressing::Subnet(subnet) => {
                 let [a, b, c, _] = subnet.octets();
-                let all = (2..=254).map(|d| (IpAddr::V4(Ipv4Addr::new(a, b, c, d)), 0));
+                let after = u8::try_from(*up_to).unwrap_or(0);
+                let at = |d| IpAddr::V4(Ipv4Addr::new(a, b, c, d));
+                let all = in_turn(2, 254, after).map(|d| (at(d), 0));
                 let (address, _) = free(all, used, left).next()?;
+                if let IpAddr::V4(address) = address {
+                    *up_to = u16::from(address.octets()[3]);
+                }
                 (address, ports.clone())
             }
             Addressing::Loopback { first, last } => {
-                let mut free = free((first..=last).map(|port| (loopback, port)), used, left);
+                let all = in_turn(first, last, *up_to).map(|port| (loopback, port));
+                let mut free = free(all, used, left);
                 let drawn: Option<BTreeMap<_, _>> =
                     ports.keys().map(|name| Some((name.clone(), free.next()?.1))).collect();
-                (loopback, drawn?)
+                let drawn = drawn?;
+                *up_to = drawn.values().next_back().copied().unwrap_or(*up_to);
+                (loopback, drawn)
             }
         };
         take(&mut self.used, &machine.id, address, ports.values().copied());
@@ -108,4 +120,14 @@ fn free<'a>(
     let unused = all.filter(|endpoint| !used.contains(endpoint));
     let fresh = unused.clone().filter(|endpoint| !left.contains(endpoint));
     fresh.chain(unused.filter(|endpoint| left.contains(endpoint)))
+}
+
+/// The numbers of a range, beginning after this one.
+fn in_turn<T>(first: T, last: T, after: T) -> impl Iterator<Item = T> + Clone
+where
+    T: Copy + Ord,
+    std::ops::RangeInclusive<T>: Iterator<Item = T> + Clone,
+{
+    let later = (first..=last).filter(move |n| *n > after);
+    later.chain((first..=last).filter(move |n| *n <= after))
 }

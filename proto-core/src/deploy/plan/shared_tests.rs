@@ -68,6 +68,7 @@ impl World {
                 instances: Vec::new(),
                 facts,
                 runtime: "docker".to_owned(),
+                used_up_to: None,
             };
             world.seen.insert(id(name), seen);
         }

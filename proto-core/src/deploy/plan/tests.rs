@@ -45,6 +45,7 @@ impl Cluster {
             instances: Vec::new(),
             facts,
             runtime: "docker".to_owned(),
+            used_up_to: None,
         };
         Self {
             facts: Facts { machines: [(machine(), record)].into(), ..Facts::default() },
