@@ -17,7 +17,8 @@ pub struct Shrunk {
 /// Shrinks a story that breaks something, for at most this time. One that breaks nothing is left as it is.
 #[must_use]
 pub fn shrink(story: &Story, within: Duration) -> Shrunk {
-    let mut shrinking = Shrinking { until: Instant::now() + within, runs: 0, wanted: String::new() };
+    let mut shrinking =
+        Shrinking { until: Instant::now() + within, runs: 0, wanted: String::new() };
     let mut story = story.clone();
     let Some((broke, at)) = shrinking.breaks(&story) else {
         return Shrunk { story, runs: shrinking.runs };
@@ -30,12 +31,20 @@ pub fn shrink(story: &Story, within: Duration) -> Shrunk {
     story.faults.retain(|fault| fault.at <= at);
     loop {
         let before = story.clone();
-        shrinking.leave_out(&mut story, |story| story.faults.len(), |story, range| {
-            story.faults.drain(range);
-        });
-        shrinking.leave_out(&mut story, |story| story.operations.len(), |story, range| {
-            story.operations.drain(range);
-        });
+        shrinking.leave_out(
+            &mut story,
+            |story| story.faults.len(),
+            |story, range| {
+                story.faults.drain(range);
+            },
+        );
+        shrinking.leave_out(
+            &mut story,
+            |story| story.operations.len(),
+            |story, range| {
+                story.operations.drain(range);
+            },
+        );
         shrinking.without_clients(&mut story);
         shrinking.fewer_machines(&mut story);
         shrinking.fewer_servers(&mut story);

@@ -147,4 +147,3 @@ pub(crate) fn prepare(name: &str) -> Result<Option<Prepared>, String> {
         }
     }
 }
-

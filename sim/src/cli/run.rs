@@ -83,7 +83,11 @@ pub(crate) fn shrink_and_save(story: &Story, quiet: bool) -> Result<PathBuf, Str
         shrunk.runs,
         path.display()
     );
-    if quiet { eprintln!("{text}") } else { println!("{text}") }
+    if quiet {
+        eprintln!("{text}")
+    } else {
+        println!("{text}")
+    }
     Ok(path)
 }
 
@@ -126,7 +130,10 @@ pub(crate) fn print_report(story: &Story, report: &Report, seconds: f64) {
         println!("  {kind:15} {}", all.join(", "));
     }
     let faults: Vec<_> = report.faults.iter().map(|(name, n)| format!("{name} {n}")).collect();
-    println!("  faults          {}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
+    println!(
+        "  faults          {}",
+        if faults.is_empty() { "none".into() } else { faults.join(", ") }
+    );
     let requests = &report.requests;
     println!(
         "  requests        {} served, {} failed, {} without a route",

@@ -33,8 +33,8 @@ pub(crate) enum Saved {
 pub(crate) fn load(path: &Path) -> Result<Saved, String> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    let value: serde_json::Value = serde_json::from_str(&text)
-        .map_err(|error| format!("{}: {error}", path.display()))?;
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let wrong = |error: serde_json::Error| format!("{}: {error}", path.display());
     if value.get("scenario").is_some() {
         return serde_json::from_value(value).map(Saved::Schedule).map_err(wrong);
@@ -64,7 +64,8 @@ fn check(story: &Story) -> Result<(), String> {
 }
 
 pub(crate) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{} cannot be written: {error}", path.display());
+    let wrong =
+        |error: &dyn std::fmt::Display| format!("{} cannot be written: {error}", path.display());
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
     }

@@ -227,12 +227,20 @@ impl SweepArgs {
                 outcomes.iter().map(|o| total.outcomes.count(kind, o).to_string()).collect();
             lines.push(format!("| {kind} | {} |", counts.join(" | ")));
         }
-        lines.extend([String::new(), "| fault | struck | stories in which it struck an open operation |".to_owned(), "|---|---|---|".to_owned()]);
+        lines.extend([
+            String::new(),
+            "| fault | struck | stories in which it struck an open operation |".to_owned(),
+            "|---|---|---|".to_owned(),
+        ]);
         for (class, count) in &total.faults {
             let open = total.struck_open.get(class).copied().unwrap_or(0);
             lines.push(format!("| {class} | {count} | {open} |"));
         }
-        lines.extend([String::new(), "| invariant | states in which its premise was true |".to_owned(), "|---|---|".to_owned()]);
+        lines.extend([
+            String::new(),
+            "| invariant | states in which its premise was true |".to_owned(),
+            "|---|---|".to_owned(),
+        ]);
         for (name, count) in &total.premises {
             lines.push(format!("| {name} | {count} |"));
         }
@@ -253,18 +261,23 @@ fn missing(total: &Total) -> Vec<String> {
         let ends = if kind == "preview" { "previewed" } else { "committed" };
         let good = total.outcomes.count(kind, ends);
         if good < share(1000) {
-            missing.push(format!("{kind} ended as {ends} {good} times, {} are wanted", share(1000)));
+            missing
+                .push(format!("{kind} ended as {ends} {good} times, {} are wanted", share(1000)));
         }
         if kind == "preview" {
             continue;
         }
-        let others = ["already_done", "refused", "aborted", "interrupted", "unknown", "cleanup_pending"];
+        let others =
+            ["already_done", "refused", "aborted", "interrupted", "unknown", "cleanup_pending"];
         for other in others {
             let count = total.outcomes.count(kind, other);
             // To restart is to ask for something each time, and what renews everything is never done already.
             let never = kind == "restart" && other == "already_done";
             if count < share(20) && !never {
-                missing.push(format!("{kind} ended as {other} {count} times, {} are wanted", share(20)));
+                missing.push(format!(
+                    "{kind} ended as {other} {count} times, {} are wanted",
+                    share(20)
+                ));
             }
         }
         committed += good;
@@ -276,12 +289,18 @@ fn missing(total: &Total) -> Vec<String> {
     for class in CLASSES {
         let open = total.struck_open.get(class).copied().unwrap_or(0);
         if open * 20 < total.stories {
-            missing.push(format!("{class} struck an open operation in {open} of {} stories, 5 % are wanted", total.stories));
+            missing.push(format!(
+                "{class} struck an open operation in {open} of {} stories, 5 % are wanted",
+                total.stories
+            ));
         }
     }
     for (name, count) in &total.premises {
         if *count < share(10_000) {
-            missing.push(format!("the premise of {name} was true {count} times, {} are wanted", share(10_000)));
+            missing.push(format!(
+                "the premise of {name} was true {count} times, {} are wanted",
+                share(10_000)
+            ));
         }
     }
     missing.extend(total.marks.missing().into_iter().map(|mark| format!("never: {mark}")));

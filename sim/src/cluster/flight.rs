@@ -207,18 +207,16 @@ impl Cluster<'_> {
     /// What goes over a link may be lost there, or come twice.
     fn send_off(&mut self, flight: Flight, origin: Option<Origin>, after: Duration) {
         match flight {
-            Flight::Command { from, to, .. } => {
+            Flight::Command { from, to, ref command } => {
+                // If there is no answer by then, nobody knows.
+                let deadline = command.deadline.duration();
+                self.answer(origin, deadline, Completion::Send(Outcome::Unknown));
                 let arrivals = self.world.network.carry(from, to);
                 if let Some(second) = arrivals.second() {
                     self.set_under_way(flight.clone(), None, second);
                 }
-                match (arrivals.first(), &flight) {
-                    (Some(after), _) => self.set_under_way(flight, origin, after),
-                    (None, Flight::Command { command, .. }) => {
-                        let deadline = command.deadline.duration();
-                        self.answer(origin, deadline, Completion::Send(Outcome::Unknown));
-                    }
-                    (None, _) => unreachable!("it is a command"),
+                if let Some(after) = arrivals.first() {
+                    self.set_under_way(flight, origin, after);
                 }
             }
             Flight::Store { from, .. } => {
@@ -274,8 +272,10 @@ impl Cluster<'_> {
             Answer::Silence => {
                 return self.silence(origin, Completion::Store(Outcome::Unknown));
             }
-            Answer::Torn => {
+            Answer::Torn(part) => {
                 self.note(None, Kind::Fault, None, || "a batch is TORN".to_owned());
+                let last = self.world.kv.last();
+                self.stored(&part, last, operation);
                 self.silence(origin, Completion::Store(Outcome::Unknown));
                 return self.depose();
             }
@@ -338,12 +338,9 @@ impl Cluster<'_> {
             return self.answer_over(to, origin, Completion::Send(Outcome::Failed(error)));
         }
         let open = Open { origin, at: to, boot: self.machines[to].boot, command: *command.clone() };
-        let deadline = command.deadline.duration();
         let token = self.bus.deliver(open);
         let seen = Seen::Delivered { machine: to, token, command: &command };
         self.invariants.see(&seen, &self.world);
-        // If there is no answer by then, nobody knows.
-        self.answer(origin, deadline, Completion::Send(Outcome::Unknown));
         self.input(to, Input::Command { token, command });
     }
 

@@ -17,6 +17,8 @@ use crate::world::gateway::Link;
 
 /// How long a follower waits for a heartbeat before it says that the store is away.
 const SILENCE: Duration = Duration::from_millis(2500);
+/// Between two heartbeats of the store.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Until a follower that hears the store again has asked for a load.
 const RECONNECT: Duration = Duration::from_millis(300);
 
@@ -108,6 +110,7 @@ impl Cluster<'_> {
                 self.hear(machine, load, &[FollowEvent::Away { reason }]);
             }
             Link::Following(_) => {
+                self.world.gateways[machine].misses = false;
                 let reason = "it was not heard all the time".to_owned();
                 let mut said = vec![FollowEvent::Back, FollowEvent::Uncertain { reason }];
                 said.extend(self.everything());
@@ -141,9 +144,9 @@ impl Cluster<'_> {
         last: Revision,
         operation: Option<&OperationId>,
     ) {
-        let named = writes.iter().find_map(|write| {
-            write.key.as_str().strip_prefix("op.")?.parse::<OperationId>().ok()
-        });
+        let named = writes
+            .iter()
+            .find_map(|write| write.key.as_str().strip_prefix("op.")?.parse::<OperationId>().ok());
         let operation = operation.or(named.as_ref());
         self.invariants.see(&Seen::Stored { writes, operation }, &self.world);
         self.trace.mix(last.0);
@@ -177,14 +180,20 @@ impl Cluster<'_> {
         let arrivals = self.world.network.carry(from, machine);
         let gateway = &mut self.world.gateways[machine];
         let load = gateway.load;
+        if gateway.misses {
+            // The sequence of its consumer has a gap: nothing more is heard before a load.
+            let after = arrivals.first().unwrap_or(HEARTBEAT);
+            return self.schedule(after, Event::Follower { machine, load });
+        }
         let missed = gateway.gaps > 0;
         gateway.gaps = gateway.gaps.saturating_sub(1);
         let Some(after) = arrivals.first().filter(|_| !missed) else {
             // The next heartbeat shows that something is missing.
             gateway.load += 1;
+            gateway.misses = true;
             let load = gateway.load;
             self.note(Some(machine), Kind::Fault, None, || "the gateway MISSES a write".to_owned());
-            return self.schedule(Duration::from_secs(1), Event::Follower { machine, load });
+            return self.schedule(HEARTBEAT, Event::Follower { machine, load });
         };
         let arrives = (now + after).max(gateway.last_arrival);
         gateway.last_arrival = arrives;

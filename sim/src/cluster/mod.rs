@@ -68,18 +68,40 @@ pub(crate) enum Flight {
 pub(crate) enum Event {
     /// What is under way under this number lands.
     Land(u64),
-    Answer { origin: Origin, completion: Completion },
+    Answer {
+        origin: Origin,
+        completion: Completion,
+    },
     /// A gateway hears something of this load, if it still listens to that.
-    Hear { machine: usize, load: u32, said: Rc<Vec<FollowEvent>> },
+    Hear {
+        machine: usize,
+        load: u32,
+        said: Rc<Vec<FollowEvent>>,
+    },
     /// A gateway looks whether its follower is still silent, or begins a load.
-    Follower { machine: usize, load: u32 },
+    Follower {
+        machine: usize,
+        load: u32,
+    },
     /// Those who wait for this gateway are told that it is late.
-    RoutesDue { machine: usize },
+    RoutesDue {
+        machine: usize,
+    },
     Servers,
-    Timer { machine: usize, boot: u32, at: Time },
-    Restart { machine: usize },
-    Wake { machine: usize },
-    PowerOn { machine: usize },
+    Timer {
+        machine: usize,
+        boot: u32,
+        at: Time,
+    },
+    Restart {
+        machine: usize,
+    },
+    Wake {
+        machine: usize,
+    },
+    PowerOn {
+        machine: usize,
+    },
     /// Whoever drives the cluster asked for this.
     Driver(u64),
 }

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use proto_core::coordination::OperationRecord;
-use proto_core::store::Key;
-use proto_core::store::facts::Commit;
+use proto_core::id::Namespace;
+use proto_core::store::facts::{Commit, Head};
+use proto_core::store::{Key, Write};
 use serde_json::Value;
 
 use super::{Invariant, Seen};
@@ -15,6 +16,8 @@ use crate::world::World;
 #[derive(Debug, Default)]
 pub(super) struct IntentIsPlanned {
     once: BTreeMap<Key, Value>,
+    /// The number of each head, as it was before the batch.
+    heads: BTreeMap<Namespace, u64>,
     seen: u64,
 }
 
@@ -36,7 +39,7 @@ impl Invariant for IntentIsPlanned {
                 ["ns", _, "commit", _] => {
                     let commit: Commit = serde_json::from_value(write.value.clone())
                         .map_err(|error| format!("{}: {error}", write.key))?;
-                    self.once(write, true)?;
+                    self.decided_once(write, &commit)?;
                     if Some(&commit.operation) != *operation {
                         return Err(format!(
                             "{} of {operation:?} says {}",
@@ -54,7 +57,7 @@ impl Invariant for IntentIsPlanned {
                         return Err(format!("{} is not what was planned", write.key));
                     }
                 }
-                ["ns", _, "revision", _] => self.once(write, false)?,
+                ["ns", _, "revision", _] => self.once(write)?,
                 // A head that moves brings its commit with it.
                 ["ns", namespace, "head"] => {
                     let prefix = format!("ns.{namespace}.commit.");
@@ -71,14 +74,27 @@ impl Invariant for IntentIsPlanned {
                 _ => {}
             }
         }
+        for namespace in super::serving::heads_written(writes) {
+            if let Some(head) = world.kv.get::<Head>(&Key::head(&namespace)) {
+                self.heads.insert(namespace, head.commit);
+            }
+        }
         Ok(())
     }
 }
 
 impl IntentIsPlanned {
-    fn once(&mut self, write: &proto_core::store::Write, strictly: bool) -> Result<(), String> {
+    /// A commit that no head names yet is what a batch left that was stored in part: it may be written again.
+    fn decided_once(&mut self, write: &Write, commit: &Commit) -> Result<(), String> {
+        let head = self.heads.get(&commit.namespace).copied().unwrap_or(0);
+        if commit.number <= head {
+            return Err(format!("{} is written, and the head is {head} already", write.key));
+        }
+        Ok(())
+    }
+
+    fn once(&mut self, write: &Write) -> Result<(), String> {
         match self.once.insert(write.key.clone(), write.value.clone()) {
-            Some(_) if strictly => Err(format!("{} is written twice", write.key)),
             Some(before) if before != write.value => Err(format!("{} is rewritten", write.key)),
             _ => Ok(()),
         }

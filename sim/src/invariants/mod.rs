@@ -14,8 +14,6 @@ mod restarts;
 mod serving;
 mod success;
 
-
-
 use std::collections::BTreeMap;
 
 use proto_core::coordination::FenceFile;

@@ -15,6 +15,7 @@ use crate::trace::Kind;
 use crate::world::gateway::Link;
 
 const DROPPED: &str = "S7 no request is dropped by an operation";
+
 const MISROUTED: &str = "S7 no request reaches another service";
 /// How long after a fault of its own an instance may fail.
 const RECOVERY: Duration = Duration::from_secs(60);

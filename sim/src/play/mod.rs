@@ -71,6 +71,8 @@ struct Play<'s> {
     prepared: Vec<(usize, Submission)>,
     links: BTreeMap<usize, FaultId>,
     crashes_seen: u32,
+    /// The time of faults is over.
+    mended: bool,
     clients: clients::Clients,
     report: Report,
 }
@@ -108,6 +110,7 @@ impl<'s> Play<'s> {
             prepared: Vec::new(),
             links: BTreeMap::new(),
             crashes_seen: 0,
+            mended: false,
             clients,
             report: Report::default(),
         }
@@ -168,6 +171,7 @@ impl<'s> Play<'s> {
             Todo::Again(task) => self.again(task),
             Todo::Patience(task, tries) => self.lose_patience(task, tries),
             Todo::ApplyPrepared(number) => self.apply_prepared(number),
+            Todo::Begin(_) if self.mended => {}
             Todo::Begin(fault) => self.begin(fault),
             Todo::End(fault) => self.end(fault),
             Todo::Request => {

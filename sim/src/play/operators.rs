@@ -44,12 +44,13 @@ impl Play<'_> {
     fn submit(&mut self, task: usize, machine: usize, submission: Submission) {
         self.tasks[task].tries += 1;
         let tries = self.tasks[task].tries;
+        // Before it is asked: it may die of it.
+        let boot = self.cluster.boot(machine);
         let Some(handle) = self.cluster.submit(machine, submission) else {
             // Nobody listens on the socket.
             self.report.marks.hit("a daemon was away when it was asked");
             return self.try_again(task, Duration::from_secs(5));
         };
-        let boot = self.cluster.boot(machine);
         self.tasks[task].open = Some((handle, machine, boot));
         self.waiting.insert(handle, task);
         self.plan(PATIENCE, Todo::Patience(task, tries));

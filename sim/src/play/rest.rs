@@ -21,6 +21,7 @@ impl Play<'_> {
         self.cluster.fates.end();
         self.links.clear();
         self.cluster.heal();
+        self.mended = true;
         let end = self.cluster.world.now + CONVERGES_WITHIN;
         // What operators are still at, and what they will do about it.
         self.run_for(REST);
@@ -51,9 +52,8 @@ impl Play<'_> {
     }
 
     fn all_idle(&self) -> bool {
-        (0..self.story.nodes).all(|machine| {
-            self.cluster.is_up(machine) && self.cluster.running(machine) == 0
-        })
+        (0..self.story.nodes)
+            .all(|machine| self.cluster.is_up(machine) && self.cluster.running(machine) == 0)
     }
 
     fn is_fine(&self) -> bool {
@@ -113,7 +113,11 @@ impl Play<'_> {
             .story
             .operations
             .iter()
-            .filter(|asked| matches!(asked.action, Action::Deploy { .. }))
+            .filter(|asked| match &asked.action {
+                // One on each machine is one on each that answers: there may be more by now.
+                Action::Deploy { services, .. } => services.iter().all(|s| s.replicas > 0),
+                _ => false,
+            })
             .map(|asked| asked.action.request())
             .filter(|request| {
                 heads.get(request.namespace()).is_some_and(|head| head.request == request.digest())

@@ -142,7 +142,7 @@ impl Draw<'_> {
         };
         // What is in an even namespace never stops serving.
         let strategies = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Recreate];
-        let strategy = strategies[self.below(if ns % 2 == 0 { 2 } else { 3 })];
+        let strategy = strategies[self.below(if ns.is_multiple_of(2) { 2 } else { 3 })];
         let global = self.shape.nodes <= 8 && self.below(10) == 1;
         let replicas = if global { 0 } else { 1 + self.below(3) as u32 };
         Service { s, image, replicas, strategy }
@@ -239,20 +239,18 @@ impl Draw<'_> {
             "twice" => EffectFate::Twice,
             _ => EffectFate::Fails,
         };
-        let class = match fate {
-            EffectFate::Undecided => [EffectClass::Write, EffectClass::Commit][self.below(2)],
-            EffectFate::Twice => EffectClass::Command,
-            EffectFate::Late | EffectFate::CrashLate => {
-                let late = [
-                    EffectClass::Write,
-                    EffectClass::Commit,
-                    EffectClass::Command,
-                    EffectClass::Runtime,
-                ];
-                late[self.below(4)]
-            }
-            _ => EffectClass::ALL[self.below(EffectClass::ALL.len())],
+        use EffectClass::{Command, Commit, Persist, Read, Reply, Runtime, Write};
+        let classes: &[EffectClass] = match fate {
+            EffectFate::CrashBefore => &EffectClass::ALL,
+            EffectFate::CrashAfter => &[Write, Commit, Command, Runtime, Persist, Reply],
+            EffectFate::CrashLate | EffectFate::Late => &[Write, Commit, Command, Runtime],
+            EffectFate::LostAnswer => &[Read, Write, Commit, Command, Runtime],
+            EffectFate::LostRequest => &[Write, Commit, Command, Runtime, Reply],
+            EffectFate::Undecided => &[Write, Commit],
+            EffectFate::Twice => &[Command],
+            EffectFate::Fails => &[Read, Write, Commit, Command, Runtime, Persist],
         };
+        let class = classes[self.below(classes.len())];
         let skip = if class == EffectClass::Commit { 0 } else { self.below(5) as u32 };
         What::Effect { machine, class, skip, fate }
     }

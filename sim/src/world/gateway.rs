@@ -33,6 +33,8 @@ pub struct Gateway {
     pub last_arrival: Time,
     /// Messages that will be missed: a gap in the sequence of its consumer.
     pub gaps: u32,
+    /// It has missed one, and will find out.
+    pub misses: bool,
     /// Its machine runs.
     pub up: bool,
     /// How often it began to say that it may be behind.
@@ -50,6 +52,7 @@ impl Default for Gateway {
             load: 0,
             last_arrival: Time::ZERO,
             gaps: 0,
+            misses: false,
             up: true,
             was_stale: 0,
         }

@@ -272,7 +272,13 @@ impl Runtime {
         if self.instances.contains_key(&spec.name) && !shared {
             return Err(RuntimeError::NameTaken { instance: spec.name.clone() });
         }
-        let instance = Instance { spec: spec.clone(), started: Some(now), wall, stopped: None, interrupted: false };
+        let instance = Instance {
+            spec: spec.clone(),
+            started: Some(now),
+            wall,
+            stopped: None,
+            interrupted: false,
+        };
         self.instances.insert(spec.name.clone(), instance);
         self.changes += 1;
         Ok(RuntimeReply::Done)

@@ -70,8 +70,8 @@ pub enum Answer {
     Reply(Result<StoreReply, StoreError>),
     /// It was taken, and is not answered.
     Silence,
-    /// The batch was stored in part, and the server died of it.
-    Torn,
+    /// The batch was stored in part, this part, and the server died of it.
+    Torn(Vec<Write>),
 }
 
 impl Servers {
@@ -177,9 +177,15 @@ impl Servers {
             return Answer::Reply(Err(StoreError::Conflict));
         }
         let part = StoreRequest::Commit { writes: writes[..part].to_vec() };
-        let _ = kv.apply(now, &part);
-        self.seen.torn += 1;
-        Answer::Torn
+        let result = kv.apply(now, &part);
+        let StoreRequest::Commit { writes: part } = part else { unreachable!("made above") };
+        match result {
+            Ok(_) => {
+                self.seen.torn += 1;
+                Answer::Torn(part)
+            }
+            Err(error) => Answer::Reply(Err(error)),
+        }
     }
 
     /// The next batch that reaches a lone server is stored in part, so many of its writes.
@@ -210,9 +216,11 @@ impl Servers {
     /// Looks at what servers and links are like now. Call it after each change of them, and when [`Self::wake_at`] says so. Says
     /// what landed late: the batches, in order.
     pub fn look(&mut self, kv: &mut Kv, network: &Network, now: Time) -> Vec<Vec<Write>> {
-        if self.deposed.as_ref().is_some_and(|deposed| {
-            deposed.until <= now || !self.up[deposed.server]
-        }) {
+        if self
+            .deposed
+            .as_ref()
+            .is_some_and(|deposed| deposed.until <= now || !self.up[deposed.server])
+        {
             self.deposed = None;
         }
         if self.election.is_some_and(|at| at <= now) {
@@ -232,9 +240,10 @@ impl Servers {
                     landed = self.land(kv, now);
                 }
                 // It hears the others again, and follows.
-                self.deposed = self.deposed.take().filter(|deposed| {
-                    !network.connects(self.at[deposed.server], self.at[leader])
-                });
+                self.deposed = self
+                    .deposed
+                    .take()
+                    .filter(|deposed| !network.connects(self.at[deposed.server], self.at[leader]));
             }
             Some(leader) => {
                 if self.steps_down.is_none() {
@@ -307,9 +316,8 @@ impl Servers {
     }
 
     fn has_quorum(&self, network: &Network, server: usize) -> bool {
-        let heard = (0..self.at.len()).filter(|other| {
-            self.up[*other] && network.connects(self.at[server], self.at[*other])
-        });
+        let heard = (0..self.at.len())
+            .filter(|other| self.up[*other] && network.connects(self.at[server], self.at[*other]));
         self.up[server] && heard.count() * 2 > self.at.len()
     }
 
@@ -411,7 +419,7 @@ mod tests {
             ttl: None,
         });
         let request = StoreRequest::Commit { writes: writes.to_vec() };
-        assert!(matches!(servers.apply(&mut kv, at(0), 0, &request), Answer::Torn));
+        assert!(matches!(servers.apply(&mut kv, at(0), 0, &request), Answer::Torn(_)));
         assert_eq!(kv.last(), Revision(1));
     }
 }
