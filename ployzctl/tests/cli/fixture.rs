@@ -119,6 +119,7 @@ pub(crate) fn plan() -> Plan {
             revisions: BTreeMap::new(),
             allocation: Allocation { v: 1, machines: BTreeMap::new() },
             claims: BTreeMap::new(),
+            gains: BTreeSet::new(),
             releases: BTreeSet::new(),
         },
         cleanup: vec![step(

@@ -87,6 +87,10 @@ pub struct PlannedCommit {
     pub allocation: Allocation,
     /// Claims to be held after the commit.
     pub claims: BTreeMap<Key, Claim>,
+    /// Those of them that the namespace did not have when this was planned: an abort gives them up, in case a store that lost its
+    /// power in the middle of the batch has kept them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gains: BTreeSet<Key>,
     /// Claims to be given up.
     pub releases: BTreeSet<Key>,
 }

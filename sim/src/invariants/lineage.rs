@@ -9,7 +9,7 @@ use proto_core::coordination::OperationRecord;
 use proto_core::deploy::spec::{Replicas, ServiceSpec};
 use proto_core::id::{Namespace, ServiceName};
 use proto_core::store::Key;
-use proto_core::store::facts::{Commit, Head};
+use proto_core::store::facts::{Commit, CommittedService, Head, ServiceRevision};
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -51,7 +51,10 @@ impl Invariant for FollowsFromTheRequest {
                 return Err(format!("{} commits without a request", commit.operation));
             };
             self.seen += 1;
-            let commits = self.commits.entry(namespace.clone()).or_default();
+            let commits = self
+                .commits
+                .entry(namespace.clone())
+                .or_insert_with(|| earlier(world, &namespace, commit.number));
             let expected_number = commits.last_key_value().map_or(1, |(number, _)| number + 1);
             if commit.number != expected_number {
                 return Err(format!(
@@ -67,6 +70,20 @@ impl Invariant for FollowsFromTheRequest {
         }
         Ok(())
     }
+}
+
+/// The commits that were there before anybody looked.
+fn earlier(world: &World, namespace: &Namespace, before: u64) -> BTreeMap<u64, State> {
+    let commit = |number: u64| -> Option<(u64, State)> {
+        let commit: Commit = world.kv.get(&Key::commit(namespace, number))?;
+        let service = |(name, service): (ServiceName, CommittedService)| {
+            let key = Key::revision(namespace, &service.revision);
+            let revision: ServiceRevision = world.kv.get(&key)?;
+            Some((name, Service { spec: revision.spec, stopped: service.stopped }))
+        };
+        Some((number, commit.services.into_iter().filter_map(service).collect()))
+    };
+    (1..before).filter_map(commit).collect()
 }
 
 /// What the request makes of it.

@@ -113,6 +113,7 @@ impl World {
                     disk_free_bytes: 1 << 40,
                 },
                 runtime: "docker".to_owned(),
+                used_up_to: None,
             };
             facts.machines.insert(id.clone(), record);
             seen.insert(id, observation);

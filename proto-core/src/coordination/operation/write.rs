@@ -207,12 +207,19 @@ impl Operation {
             write
         });
         match pending.what {
-            Batch::Take { .. } | Batch::Abort | Batch::Landed => {
+            Batch::Take { .. } | Batch::Abort => {
                 lease_write.into_iter().chain([record_write]).collect()
+            }
+            Batch::Landed => {
+                let (_, mut writes) = self.commit_writes(&pending.record);
+                writes.extend(lease_write);
+                writes.push(record_write);
+                writes
             }
             Batch::Revisions { from } => self.revision_writes(from),
             Batch::Commit => {
-                let mut writes = self.commit_writes(&pending.record);
+                let (mut writes, rest) = self.commit_writes(&pending.record);
+                writes.extend(rest);
                 if !mutant::on(Mutant::LeaseNotInCommit) {
                     writes.extend(lease_write);
                     writes.push(record_write);
@@ -222,7 +229,10 @@ impl Operation {
                 writes
             }
             Batch::Finish => {
-                let mut writes = self.instance_writes(pending.record.phase, pending.record.updated);
+                let mut writes = match pending.record.phase {
+                    Phase::Committed => self.instance_writes(pending.record.updated),
+                    _ => self.given_up(),
+                };
                 writes.extend(lease_write);
                 writes.push(record_write);
                 writes
@@ -249,7 +259,9 @@ impl Operation {
             .collect()
     }
 
-    fn commit_writes(&self, record: &OperationRecord) -> Vec<Write> {
+    /// The writes of the commit up to the head, and those after it. What must not be there without the head follows it, so that what
+    /// a torn batch left can be told: before the head nothing of it counts, from the head on the rest is written again.
+    fn commit_writes(&self, record: &OperationRecord) -> (Vec<Write>, Vec<Write>) {
         let Scope::Namespace(namespace) = self.scope();
         let planned = &record.plan.as_ref().expect("a plan until it is final").commit;
         let claim = |key: &Key, value: &Claim| {
@@ -294,20 +306,34 @@ impl Operation {
                 expect: Some(there.map_or(Revision::ABSENT, |there| there.revision)),
                 ttl: planned.removes_namespace.then_some(ADDRESSES_TTL),
             });
-        let mut writes = vec![commit];
-        writes.extend(allocation);
-        writes.extend(claims);
-        writes.extend(released);
-        writes.push(head);
-        writes
+        let up_to_head = std::iter::once(commit).chain(claims).chain([head]).collect();
+        (up_to_head, released.chain(allocation).collect())
     }
 
-    /// What the operation did to each slot that it changed. Nothing, if it aborted.
-    fn instance_writes(&self, phase: Phase, at: UnixTime) -> Vec<Write> {
+    /// An operation that aborts gives up what it claimed, if a torn batch has kept it.
+    fn given_up(&self) -> Vec<Write> {
         let Scope::Namespace(namespace) = self.scope();
-        if phase != Phase::Committed {
-            return Vec::new();
-        }
+        let gains = self.recorded_plan().commit.gains.iter();
+        let kept = gains.filter_map(|key| {
+            let there = self.facts.claims.get(key)?;
+            let mine = there.value.namespace == *namespace && !there.value.released;
+            mine.then_some((key, there))
+        });
+        kept.map(|(key, there)| {
+            let value = Claim { released: true, ..there.value.clone() };
+            Write {
+                key: key.clone(),
+                value: serde_json::to_value(&value).expect("facts are plain JSON"),
+                expect: Some(there.revision),
+                ttl: Some(RELEASED_TTL),
+            }
+        })
+        .collect()
+    }
+
+    /// What the operation did to each slot that it changed.
+    fn instance_writes(&self, at: UnixTime) -> Vec<Write> {
+        let Scope::Namespace(namespace) = self.scope();
         let plan = self.recorded_plan();
         let old = self.facts.commits.get(&plan.baseline.head);
         let slots = |commit: &crate::store::facts::Commit| {
@@ -420,6 +446,7 @@ impl Operation {
     /// The batch is stored; `last` is the revision of its last write, the record's.
     fn written(&mut self, now: Time, wall: UnixTime, pending: Pending, last: Revision) {
         let before = |n: u64| Revision(last.0 - n);
+        let head = self.after_head(&pending).map(before);
         if let Batch::Revisions { .. } = pending.what {
             self.state = State::Writing(pending);
             return self.revisions_written(wall);
@@ -447,8 +474,7 @@ impl Operation {
             Batch::Revisions { .. } => unreachable!("handled above"),
             Batch::Commit => {
                 self.events.push_back(OperationEvent::Phase { phase });
-                // The head is the write before lease and record.
-                self.committed_at(before(2));
+                self.committed_at(head.expect("the batch of a commit writes the head"));
                 self.run_cleanup(now, wall);
             }
             Batch::Landed => {
@@ -461,6 +487,17 @@ impl Operation {
                 self.finished();
             }
         }
+    }
+
+    /// How many writes of this batch follow that of the head, if it has one.
+    fn after_head(&self, pending: &Pending) -> Option<u64> {
+        if !pending.is_commit() {
+            return None;
+        }
+        let Scope::Namespace(namespace) = self.scope();
+        let key = Key::head(namespace);
+        let writes = self.writes(pending);
+        writes.iter().rev().position(|write| write.key == key).map(|after| after as u64)
     }
 
     /// Remembers where the head is, for the gateways, and for commands sent after the commit.

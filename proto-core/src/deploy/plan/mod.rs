@@ -166,6 +166,13 @@ impl<'a> Planner<'a> {
         }
         let allocation = self.allocation(&slots);
         let claims = self.claims(&slots)?;
+        let had = |key: &&Key| {
+            let there = self.facts.claims.get(*key);
+            there.is_some_and(|there| {
+                there.value.namespace == self.namespace && !there.value.released
+            })
+        };
+        let gains = claims.keys().filter(|key| !had(key)).cloned().collect();
         let releases = self
             .facts
             .claims
@@ -197,6 +204,7 @@ impl<'a> Planner<'a> {
                 revisions,
                 allocation,
                 claims,
+                gains,
                 releases,
             },
             cleanup,
