@@ -74,7 +74,6 @@ async fn main() -> ExitCode {
         let socket = docker.socket().to_owned();
         parts.runtime = RuntimeParts::Docker { socket, image: image.name.clone() };
     }
-    say(&parts.to_string());
     let extent = if args.short { Extent::Short } else { Extent::Full };
     let mut report = Report::default();
     for scenario in chosen {
