@@ -10,9 +10,9 @@ TEST_FLAGS ?=
 SCENARIO ?=
 # The figure of `make bench`: deploy, idle, gateway or plan; empty: all of them.
 FIGURE ?=
-# Where the draws of `make sim` start, and how many there are for each scenario.
+# The first seed of the sweep of `make sim`, and for how long it goes on.
 SEED ?= $(shell date +%s)
-RUNS ?= 2000
+FOR ?= 3m
 
 .PHONY: help setup build test check demo lab lab-docker lab-parts bench sim
 
@@ -24,7 +24,7 @@ help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
 	@echo "make test    everything that is checked: format, lints, docs, unit tests, simulation, real parts"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one"
-	@echo "make sim     a fresh sweep of the simulator; SEED=n to repeat one"
+	@echo "make sim     the simulator: one crash everywhere, then fresh stories for FOR=3m; SEED=n to repeat"
 	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
 	@echo "make build   release binaries in target/release"
 
@@ -70,7 +70,8 @@ bench:
 	$(CARGO) build --release --locked -p ployzd -p ployzctl -p tests --bins
 	$(TARGET)/release/bench $(or $(FIGURE),--write docs/benchmarks.md)
 
-# One crash at every place of every scenario, then crashes and faults drawn from a seed that is new each time.
+# One crash at every place of every scenario, then whole stories, drawn from seeds that are new each time.
 sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op all --crashes 1
-	scripts/sim-sweep.sh $(SEED) $(RUNS)
+	@echo "sim: seeds from $(SEED) on"
+	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds $(SEED)..$$(($(SEED) + 1000000)) --for $(FOR)
