@@ -65,6 +65,11 @@ fn a_commit_that_lands_after_its_timeout_is_refused_by_the_abort_mark() {
 }
 
 #[test]
+fn a_store_that_stands_still_at_the_commit_is_waited_out() {
+    short("store-at-commit");
+}
+
+#[test]
 fn only_a_changed_sidecar_is_made_anew() {
     short("adoption");
 }

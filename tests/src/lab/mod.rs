@@ -17,6 +17,7 @@ mod image;
 mod load;
 mod lost_commit;
 mod report;
+mod store_at_commit;
 mod survival;
 mod updates;
 mod wire;
@@ -202,6 +203,11 @@ pub const SCENARIOS: &[Scenario] = &[
         run: |lab| Box::pin(lost_commit::all(lab)),
     },
     Scenario {
+        name: "store-at-commit",
+        shows: "nats-server stands still before, during and after the commit; the write lands after its timeout, or never",
+        run: |lab| Box::pin(store_at_commit::all(lab)),
+    },
+    Scenario {
         name: "adoption",
         shows: "a changed sidecar is made anew, exactly that one; a reused pid is left alone",
         run: |lab| Box::pin(survival::adoption(lab)),
@@ -222,6 +228,7 @@ pub const SCENARIOS: &[Scenario] = &[
 pub async fn run(scenario: &Scenario, parts: &Parts, extent: Extent, report: &mut Report) {
     let failed_before = report.failures().len();
     let name = scenario.name;
+    say(&format!("scenario {name}: {}; {parts}", scenario.shows));
     let mut cluster = match Cluster::start(parts).await {
         Ok(cluster) => cluster,
         Err(error) => return report.check(name, false, format!("no cluster: {error:#}")),

@@ -110,7 +110,10 @@ pub(super) async fn store_away(lab: Lab<'_>) -> anyhow::Result<()> {
 }
 
 /// The same deploy until it is committed, as an operator would repeat it; says how often it took.
-async fn deploy_again(cluster: &super::Cluster, version: &str) -> anyhow::Result<String> {
+pub(super) async fn deploy_again(
+    cluster: &super::Cluster,
+    version: &str,
+) -> anyhow::Result<String> {
     let begun = Instant::now();
     let mut attempt = 0;
     loop {
@@ -132,7 +135,7 @@ async fn deploy_again(cluster: &super::Cluster, version: &str) -> anyhow::Result
     }
 }
 
-fn signal(process: &ProcessIdentity, signal: Signal) -> anyhow::Result<()> {
+pub(super) fn signal(process: &ProcessIdentity, signal: Signal) -> anyhow::Result<()> {
     let pid = Pid::from_raw(i32::try_from(process.pid)?).context("pid 0")?;
     Ok(kill_process(pid, signal)?)
 }
