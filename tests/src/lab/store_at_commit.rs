@@ -79,8 +79,8 @@ async fn stand_still(
     let committed = effect.starts_with("after:");
     let told = match &ended {
         Some(OperationResult::Unknown { .. } | OperationResult::Interrupted { .. }) => true,
-        // Its commit was acknowledged; what is left to do can wait.
-        Some(OperationResult::Committed { .. }) => committed,
+        // Its commit was acknowledged; what is left to do can wait, and is not done while no machine can be reached.
+        Some(OperationResult::CleanupPending { .. }) => committed,
         _ => false,
     };
     report.check(
