@@ -1,12 +1,16 @@
 //! The digests of the programs that sidecars are started from.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::Context as _;
-use proto_core::digest::Digest;
+use proto_core::digest::{Digest, Digester};
+
+/// How much of a program is in memory while it is read: the allocator keeps what was large once, for as long as the daemon lives.
+const PIECE: usize = 64 * 1024;
 
 /// Which contents a file has, as far as that shows without reading it: the change time moves with every write, whoever sets
 /// the other times.
@@ -39,11 +43,24 @@ impl Programs {
         {
             return Ok(*digest);
         }
-        let bytes = std::fs::read(program).with_context(unreadable)?;
-        let digest = Digest::of_bytes(&bytes);
+        let digest = read(program).with_context(unreadable)?;
         // The stamp is older than what was read: a write in between shows at the next look.
         known.insert(program.to_owned(), (stamp, digest));
         Ok(digest)
+    }
+}
+
+fn read(program: &Path) -> std::io::Result<Digest> {
+    let mut file = std::fs::File::open(program)?;
+    let mut piece = vec![0; PIECE];
+    let mut digester = Digester::default();
+    loop {
+        match file.read(&mut piece) {
+            Ok(0) => return Ok(digester.finish()),
+            Ok(length) => digester.update(&piece[..length]),
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -56,6 +73,15 @@ fn stamp(program: &Path) -> std::io::Result<Stamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_of_several_pieces_has_the_digest_of_all_its_bytes() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("program");
+        let bytes: Vec<u8> = (0..2 * PIECE + 1).map(|n| (n % 251) as u8).collect();
+        std::fs::write(&program, &bytes).unwrap();
+        assert_eq!(Programs::default().digest(&program).unwrap(), Digest::of_bytes(&bytes));
+    }
 
     #[test]
     fn a_program_that_was_replaced_by_one_of_the_same_size_and_age_is_read_again() {

@@ -33,6 +33,23 @@ impl Digest {
     }
 }
 
+/// Takes the digest of raw bytes that come in pieces; where they are cut makes no difference.
+#[derive(Debug, Clone, Default)]
+pub struct Digester(Sha256);
+
+impl Digester {
+    /// Takes the next piece.
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The digest of all pieces so far.
+    #[must_use]
+    pub fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
+    }
+}
+
 impl std::fmt::Display for Digest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -94,6 +111,15 @@ mod tests {
         let c: serde_json::Value = serde_json::from_str(r#"{"a":[2], "b":2}"#).unwrap();
         assert_eq!(Digest::of(&a), Digest::of(&b));
         assert_ne!(Digest::of(&a), Digest::of(&c));
+    }
+
+    #[test]
+    fn the_digest_of_pieces_is_that_of_the_whole() {
+        let mut digester = Digester::default();
+        for piece in ["pl", "", "oyz"] {
+            digester.update(piece.as_bytes());
+        }
+        assert_eq!(digester.finish(), Digest::of_bytes(b"ployz"));
     }
 
     #[test]
