@@ -1,7 +1,7 @@
 //! The one source of every choice that a run makes: what fails, when, and in which order.
 //!
-//! A run asks [`Choices::choose`] and nothing else, so a run is its list of answers. Three forms: an exhaustive one that
-//! walks through all lists in order, a seeded one, and a recorded one that plays a list back.
+//! A run asks [`Choices::choose`] and nothing else, so a run is its list of answers. Four forms: an exhaustive one that
+//! walks through all lists in order, a seeded one, a recorded one that plays a list back, and one that reads a fuzzer's bytes.
 
 use proto_core::random::Random;
 
@@ -25,6 +25,8 @@ enum Form {
     Seeded(Random),
     /// Takes these answers, then 0.
     Recorded(Vec<usize>),
+    /// Reads these in order, then 0.
+    Bytes(std::vec::IntoIter<u8>),
 }
 
 /// Gives answers and remembers them.
@@ -63,6 +65,13 @@ impl Choices {
         Self::new(Form::Recorded(answers))
     }
 
+    /// Answers read from bytes in order, and 0 after the last: a bound of up to 256 takes one byte, a larger one as many as it needs,
+    /// the highest first.
+    #[must_use]
+    pub fn bytes(bytes: Vec<u8>) -> Self {
+        Self::new(Form::Bytes(bytes.into_iter()))
+    }
+
     fn new(form: Form) -> Self {
         Self { form, taken: Vec::new(), position: 0 }
     }
@@ -86,6 +95,7 @@ impl Choices {
                 usize::try_from(random.below(bound as u64)).expect("below a usize")
             }
             Form::Recorded(answers) => answers.get(position).copied().unwrap_or(0).min(bound - 1),
+            Form::Bytes(bytes) => read(bytes, bound),
         };
         self.taken.push(Choice { value, bound, label: label() });
         value
@@ -130,6 +140,18 @@ impl Choices {
             self.taken.pop();
         }
         false
+    }
+}
+
+/// The next answer below `bound`; a bound of 1 takes a byte as well, so that what follows keeps its place.
+fn read(bytes: &mut impl Iterator<Item = u8>, bound: usize) -> usize {
+    let (mut value, mut highest) = (0, bound - 1);
+    loop {
+        value = value << 8 | usize::from(bytes.next().unwrap_or(0));
+        highest >>= 8;
+        if highest == 0 {
+            return value % bound;
+        }
     }
 }
 
@@ -227,6 +249,24 @@ mod tests {
         let mut replay = Choices::recorded(parse(&text).unwrap());
         let again: Vec<_> = (0..50).map(|n| replay.choose(1 + n % 5, String::new)).collect();
         assert_eq!(drawn, again);
+    }
+
+    #[test]
+    fn bytes_are_answers_in_order_and_then_nothing_goes_wrong() {
+        let mut choices = Choices::bytes(vec![7, 255, 1, 2, 9]);
+        let drawn = [5, 256, 257, 1000, 3].map(|bound| choices.choose(bound, String::new));
+        assert_eq!(drawn, [2, 255, 0x0102 % 257, 0x0900 % 1000, 0]);
+    }
+
+    #[test]
+    fn bytes_reach_the_ends_of_every_bound() {
+        for bound in [1, 2, 255, 256, 257, 65_536, 65_537, usize::MAX] {
+            let highest = (bound - 1).to_be_bytes();
+            let skipped = highest.iter().take_while(|byte| **byte == 0).count().min(7);
+            let mut choices = Choices::bytes(highest[skipped..].to_vec());
+            assert_eq!(choices.choose(bound, String::new), bound - 1, "{bound}");
+            assert_eq!(choices.choose(bound, String::new), 0, "{bound}");
+        }
     }
 
     #[test]
