@@ -12,7 +12,7 @@ use crate::world::World;
 pub struct Marks(pub BTreeMap<String, u64>);
 
 /// Every mark that a sweep must hit.
-pub const ALL: [&str; 32] = [
+pub const ALL: [&str; 33] = [
     "a leader of the store was elected",
     "the store lost its quorum",
     "a read was answered from an old state",
@@ -30,6 +30,7 @@ pub const ALL: [&str; 32] = [
     "a client went away and its operation went on",
     "an operator asked for a cancel",
     "an operator's second try came to an end",
+    "an operator ended what somebody else had left",
     "an operation was resumed or aborted after the faults",
     "ended with CANCELLED",
     "ended with LEASE_HELD",

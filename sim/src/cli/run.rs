@@ -102,6 +102,7 @@ pub(crate) fn to_json(story: &Story, report: &Report, seconds: f64) -> serde_jso
         "events": report.events,
         "effects": report.effects,
         "operations": report.outcomes,
+        "answers": report.answers,
         "faults": report.faults,
         "marks": report.marks,
         "requests": report.requests,

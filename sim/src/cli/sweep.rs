@@ -74,6 +74,7 @@ struct Total {
     marks: Marks,
     premises: BTreeMap<&'static str, u64>,
     requests: (u64, u64),
+    answers: Outcomes,
     hash: u64,
     broken: Vec<(Story, String)>,
 }
@@ -84,6 +85,7 @@ impl Total {
         self.simulated_seconds += report.simulated_seconds;
         self.events += report.events;
         self.outcomes.merge(&report.outcomes);
+        self.answers.merge(&report.answers);
         for (class, count) in &report.faults {
             *self.faults.entry(class).or_default() += count;
         }
@@ -110,7 +112,7 @@ pub(crate) fn story_of(seed: u64, nodes: (u64, u64), profile: Profile) -> Story 
     // Most are small: there is more going on at once.
     let most = if random.below(4) == 0 { nodes.1 } else { (nodes.0 + 5).min(nodes.1) };
     let nodes = nodes.0 + random.below(most - nodes.0 + 1);
-    let length = 60_000 + random.below(240_000);
+    let length = 120_000 + random.below(480_000);
     let operations = 6 + random.below(30);
     let shape = Shape {
         nodes: usize::try_from(nodes).expect("few machines"),
@@ -175,6 +177,7 @@ impl SweepArgs {
             "simulated_seconds": total.simulated_seconds,
             "events": total.events,
             "operations": total.outcomes,
+            "answers": total.answers,
             "faults": total.faults,
             "stories_struck_in_an_operation": total.struck_open,
             "marks": total.marks,
@@ -216,17 +219,15 @@ impl SweepArgs {
             ),
             String::new(),
         ];
-        let mut outcomes: Vec<_> = total.outcomes.0.values().flat_map(BTreeMap::keys).collect();
-        outcomes.sort();
-        outcomes.dedup();
-        let names: Vec<_> = outcomes.iter().map(ToString::to_string).collect();
-        lines.push(format!("| operation | {} |", names.join(" | ")));
-        lines.push(format!("|---|{}", "---|".repeat(names.len())));
-        for kind in total.outcomes.0.keys() {
-            let counts: Vec<_> =
-                outcomes.iter().map(|o| total.outcomes.count(kind, o).to_string()).collect();
-            lines.push(format!("| {kind} | {} |", counts.join(" | ")));
-        }
+        lines.extend(outcomes(
+            "operations, by the last answer that the operator had",
+            &total.outcomes,
+        ));
+        lines.push(String::new());
+        lines.extend(outcomes(
+            "answers, also those after which the operator went on",
+            &total.answers,
+        ));
         lines.extend([
             String::new(),
             "| fault | struck | stories in which it struck an open operation |".to_owned(),
@@ -252,6 +253,22 @@ impl SweepArgs {
     }
 }
 
+/// A table of kinds and outcomes.
+fn outcomes(title: &str, all: &Outcomes) -> Vec<String> {
+    let mut names: Vec<_> = all.0.values().flat_map(BTreeMap::keys).copied().collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut lines = vec![
+        format!("| {title} | {} |", names.join(" | ")),
+        format!("|---|{}", "---|".repeat(names.len())),
+    ];
+    for kind in all.0.keys() {
+        let counts: Vec<_> = names.iter().map(|name| all.count(kind, name).to_string()).collect();
+        lines.push(format!("| {kind} | {} |", counts.join(" | ")));
+    }
+    lines
+}
+
 /// What a sweep of 10,000 seeds must have come to; in proportion for fewer.
 fn missing(total: &Total) -> Vec<String> {
     let mut missing = Vec::new();
@@ -270,7 +287,7 @@ fn missing(total: &Total) -> Vec<String> {
         let others =
             ["already_done", "refused", "aborted", "interrupted", "unknown", "cleanup_pending"];
         for other in others {
-            let count = total.outcomes.count(kind, other);
+            let count = total.answers.count(kind, other);
             // To restart is to ask for something each time, and what renews everything is never done already.
             let never = kind == "restart" && other == "already_done";
             if count < share(20) && !never {

@@ -191,6 +191,7 @@ impl Cluster<'_> {
             // The next heartbeat shows that something is missing.
             gateway.load += 1;
             gateway.misses = true;
+            gateway.missed = Some(now);
             let load = gateway.load;
             self.note(Some(machine), Kind::Fault, None, || "the gateway MISSES a write".to_owned());
             return self.schedule(HEARTBEAT, Event::Follower { machine, load });

@@ -108,7 +108,11 @@ impl Play<'_> {
             }
         }
         let steady = match world.gateways[gateway].link {
-            Link::Following(since) => now.since(since) > LOADING,
+            Link::Following(since) => {
+                // One that is behind and whose daemon cannot be asked is not waited for.
+                let missed = world.gateways[gateway].missed;
+                now.since(since) > LOADING && missed.is_none_or(|at| now.since(at) > LOADING)
+            }
             Link::Silent(_) => false,
         };
         self.report.requests.sent += 1;

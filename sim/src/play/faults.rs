@@ -93,7 +93,7 @@ impl Play<'_> {
                 ends = false;
             }
             What::Effect { machine, class: effects, skip, fate } => {
-                let fate = self.fate(fate);
+                let fate = told(fate, lasts);
                 if let Fates::Told(told) = &mut self.cluster.fates {
                     let strike = Strike { machine, class: effects, skip, fate, name: class };
                     told.strikes.push(strike);
@@ -103,21 +103,6 @@ impl Play<'_> {
         }
         if ends {
             self.plan(lasts, Todo::End(number));
-        }
-    }
-
-    fn fate(&mut self, fate: EffectFate) -> Fate {
-        let later = Later::After(Duration::from_millis(100 + self.random.below(20_000)));
-        match fate {
-            EffectFate::CrashBefore => Fate::CrashBefore,
-            EffectFate::CrashAfter => Fate::CrashAfter,
-            EffectFate::CrashLate => Fate::CrashLate(later),
-            EffectFate::LostAnswer => Fate::LostAnswer,
-            EffectFate::LostRequest => Fate::LostRequest,
-            EffectFate::Late => Fate::Late(later),
-            EffectFate::Undecided => Fate::Undecided(later),
-            EffectFate::Twice => Fate::Twice(later),
-            EffectFate::Fails => Fate::Fails,
         }
     }
 
@@ -171,5 +156,21 @@ impl Play<'_> {
                 self.report.struck(class, true);
             }
         }
+    }
+}
+
+/// What lands late does so when the fault is over.
+fn told(fate: EffectFate, lasts: Duration) -> Fate {
+    let later = Later::After(lasts);
+    match fate {
+        EffectFate::CrashBefore => Fate::CrashBefore,
+        EffectFate::CrashAfter => Fate::CrashAfter,
+        EffectFate::CrashLate => Fate::CrashLate(later),
+        EffectFate::LostAnswer => Fate::LostAnswer,
+        EffectFate::LostRequest => Fate::LostRequest,
+        EffectFate::Late => Fate::Late(later),
+        EffectFate::Undecided => Fate::Undecided(later),
+        EffectFate::Twice => Fate::Twice(later),
+        EffectFate::Fails => Fate::Fails,
     }
 }

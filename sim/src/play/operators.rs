@@ -14,7 +14,7 @@ use crate::story::{Action, Then};
 /// How long an operator waits for an answer before they leave it to itself.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// How often an operator does something about one and the same operation.
-const MAX_TRIES: u32 = 4;
+const MAX_TRIES: u32 = 8;
 
 /// What an operator is at.
 #[derive(Debug, Default)]
@@ -22,8 +22,12 @@ pub(super) struct Task {
     /// What was asked last, where, and of which run of its daemon.
     open: Option<(OperationHandle, usize, u32)>,
     tries: u32,
+    /// How it ended, as far as the operator knows.
+    pub(super) ended: Option<&'static str>,
     /// It is being applied as it was prepared.
     applying: bool,
+    /// What was asked last is the end of somebody else's operation that is in the way.
+    clearing: bool,
 }
 
 impl Play<'_> {
@@ -49,6 +53,7 @@ impl Play<'_> {
         let Some(handle) = self.cluster.submit(machine, submission) else {
             // Nobody listens on the socket.
             self.report.marks.hit("a daemon was away when it was asked");
+            self.tasks[task].ended.get_or_insert("daemon_away");
             return self.try_again(task, Duration::from_secs(5));
         };
         self.tasks[task].open = Some((handle, machine, boot));
@@ -87,10 +92,13 @@ impl Play<'_> {
         let (machine, then) = (asked.then_on, asked.then);
         let unfinished = rest::unfinished(&self.cluster.world);
         let digest = request.digest();
-        let own = unfinished.into_iter().find(|record| record.request_digest == digest);
-        let submission = match (own, then) {
-            (Some(record), Then::Resume) => Submission::Resume { operation: record.id },
-            (Some(record), Then::Abort) => Submission::Abort { operation: record.id },
+        let own = unfinished.iter().find(|record| record.request_digest == digest);
+        let in_the_way = unfinished.iter().find(|record| record.scope == request.scope());
+        let record = own.or(in_the_way);
+        self.tasks[task].clearing = own.is_none() && in_the_way.is_some() && then != Then::Retry;
+        let submission = match (record, then) {
+            (Some(record), Then::Resume) => Submission::Resume { operation: record.id.clone() },
+            (Some(record), Then::Abort) => Submission::Abort { operation: record.id.clone() },
             _ => Submission::Apply { request },
         };
         self.submit(task, machine, submission);
@@ -112,8 +120,7 @@ impl Play<'_> {
                 if self.cluster.boot(machine) != boot {
                     self.tasks[task].open = None;
                     self.waiting.remove(&handle);
-                    let kind = self.story.operations[task].action.kind();
-                    self.report.outcomes.add(kind, "connection_lost");
+                    self.tasks[task].ended = Some("connection_lost");
                     let after = Duration::from_millis(1500 + self.random.below(6000));
                     self.try_again(task, after);
                 }
@@ -123,8 +130,15 @@ impl Play<'_> {
 
     fn answered(&mut self, task: usize, result: &OperationResult) {
         let action = &self.story.operations[task].action;
+        if std::mem::take(&mut self.tasks[task].clearing) {
+            self.report.marks.of_result(result);
+            self.report.marks.hit("an operator ended what somebody else had left");
+            self.tasks[task].open = None;
+            return self.try_again(task, Duration::from_secs(2));
+        }
         let outcome = super::report::outcome(result);
-        self.report.outcomes.add(action.kind(), outcome);
+        self.tasks[task].ended = Some(outcome);
+        self.report.answers.add(action.kind(), outcome);
         self.report.marks.of_result(result);
         if operation_of(result).is_some() && self.tasks[task].tries > 1 {
             self.report.marks.hit("an operator's second try came to an end");
@@ -147,7 +161,11 @@ impl Play<'_> {
                 // Somebody else is at it, or the store is away: later, perhaps.
                 let soon = matches!(
                     error.code.as_str(),
-                    "LEASE_HELD" | "STORE_AWAY" | "CONTENDED" | "MACHINE_SILENT"
+                    "LEASE_HELD"
+                        | "OPERATION_UNFINISHED"
+                        | "STORE_AWAY"
+                        | "CONTENDED"
+                        | "MACHINE_SILENT"
                 );
                 if soon {
                     self.try_again(task, Duration::from_secs(15));

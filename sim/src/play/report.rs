@@ -59,8 +59,10 @@ pub struct Report {
     pub events: u64,
     /// How many effects the nodes put out.
     pub effects: u64,
-    /// How operations ended.
+    /// How operations ended: the last answer that its operator had.
     pub outcomes: Outcomes,
+    /// Every answer, also those after which the operator went on.
+    pub answers: Outcomes,
     /// How often a fault of each class struck.
     pub faults: BTreeMap<&'static str, u64>,
     /// Classes that struck while an operation was open.
@@ -95,6 +97,9 @@ impl Play<'_> {
         self.count_strikes();
         let world = &self.cluster.world;
         let mut report = self.report;
+        for (asked, task) in self.story.operations.iter().zip(&self.tasks) {
+            report.outcomes.add(asked.action.kind(), task.ended.unwrap_or("unanswered"));
+        }
         report.marks.of_world(world);
         report.simulated_seconds = world.now.as_nanos() / 1_000_000_000;
         report.events = self.cluster.events;

@@ -47,7 +47,8 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let classes = draw.classes(servers);
     let mut faults = Vec::new();
     for class in classes {
-        for _ in 0..=draw.below(3) {
+        let most = if class == "undecided" { 6 } else { 3 };
+        for _ in 0..=draw.below(most) {
             let at = draw.fault_time(&operations);
             faults.push(draw.fault(class, at, servers, &operations));
         }
@@ -94,7 +95,12 @@ impl Draw<'_> {
         let early = (self.shape.length / 8).max(1);
         let at = if first { self.millis(0, early) } else { self.millis(0, self.shape.length) };
         let action = if first { self.deploy(ns) } else { self.action(ns) };
-        let then = [Then::Resume, Then::Retry, Then::Abort, Then::GiveUp][self.below(4)];
+        let then = match self.below(12) {
+            0..=4 => Then::Resume,
+            5..=8 => Then::Retry,
+            9 | 10 => Then::Abort,
+            _ => Then::GiveUp,
+        };
         let machine = self.machine();
         let cancel_after = (self.below(12) == 1).then(|| self.millis(1, 6000));
         let then_on = if self.below(2) == 0 { machine } else { self.machine() };
@@ -106,11 +112,11 @@ impl Draw<'_> {
         match self.below(16) {
             0..=4 => self.deploy(ns),
             5 | 6 => Action::DeployService { ns, service: self.service(ns, s) },
-            7 | 8 => Action::Scale { ns, s: 0, replicas: 1 + self.below(4) as u32 },
+            7 => Action::Scale { ns, s: 0, replicas: 1 + self.below(4) as u32 },
             9 | 10 => Action::Restart { ns, s: 0 },
             11 => Action::Stop { ns, s: 0 },
-            12 => {
-                let to = (self.below(2) == 1).then(|| 1 + self.below(4) as u64);
+            8 | 12 => {
+                let to = (self.below(3) == 1).then(|| 1 + self.below(4) as u64);
                 Action::Rollback { ns, to }
             }
             13 => Action::Remove { ns },
@@ -132,13 +138,13 @@ impl Draw<'_> {
     }
 
     fn service(&mut self, ns: u32, s: u32) -> Service {
-        let version = self.below(4);
+        let version = self.below(3);
         let image = match self.below(24) {
             1 => format!("never-v{version}"),
             2 => format!("exits-3-v{version}"),
             3 => format!("missing-v{version}"),
             4 => format!("ready-45000-v{version}"),
-            _ => format!("ready-{}-v{version}", [0, 300, 800, 1500][self.below(4)]),
+            _ => format!("ready-{}-v{version}", [300, 1500][self.below(2)]),
         };
         // What is in an even namespace never stops serving.
         let strategies = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Recreate];
@@ -184,10 +190,12 @@ impl Draw<'_> {
 
     fn fault(&mut self, class: &'static str, at: u64, servers: usize, asked: &[Asked]) -> Fault {
         let machine = self.machine();
-        let lasts = if NETWORK.contains(&class) {
-            self.millis(500, 60_000)
-        } else {
-            self.millis(200, 40_000)
+        let lasts = match class {
+            // Longer than anybody waits for it.
+            "undecided" if self.below(2) == 0 => self.millis(62_000, 90_000),
+            "crash_late" | "late" | "undecided" | "twice" => self.millis(100, 20_000),
+            _ if NETWORK.contains(&class) => self.millis(500, 60_000),
+            _ => self.millis(200, 40_000),
         };
         let what = match class {
             "daemon_crash" => What::DaemonCrash { machine },
@@ -246,7 +254,7 @@ impl Draw<'_> {
             EffectFate::CrashLate | EffectFate::Late => &[Write, Commit, Command, Runtime],
             EffectFate::LostAnswer => &[Read, Write, Commit, Command, Runtime],
             EffectFate::LostRequest => &[Write, Commit, Command, Runtime, Reply],
-            EffectFate::Undecided => &[Write, Commit],
+            EffectFate::Undecided => &[Write, Commit, Commit],
             EffectFate::Twice => &[Command],
             EffectFate::Fails => &[Read, Write, Commit, Command, Runtime, Persist],
         };

@@ -228,17 +228,17 @@ pub enum EffectFate {
     CrashBefore,
     /// It happens, and the daemon dies before the answer.
     CrashAfter,
-    /// The daemon dies; it lands some seconds later.
+    /// The daemon dies; it lands when the fault is over.
     CrashLate,
     /// It happens; the answer is lost.
     LostAnswer,
     /// It never happens, and nobody says so.
     LostRequest,
-    /// There is no answer, and it lands some seconds later.
+    /// There is no answer, and it lands when the fault is over.
     Late,
     /// The same, and until then others' writes of the same keys are undecided.
     Undecided,
-    /// It happens now, and again some seconds later.
+    /// It happens now, and again when the fault is over.
     Twice,
     /// It fails and says so.
     Fails,

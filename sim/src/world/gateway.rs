@@ -35,6 +35,8 @@ pub struct Gateway {
     pub gaps: u32,
     /// It has missed one, and will find out.
     pub misses: bool,
+    /// When it missed one last.
+    pub missed: Option<Time>,
     /// Its machine runs.
     pub up: bool,
     /// How often it began to say that it may be behind.
@@ -53,6 +55,7 @@ impl Default for Gateway {
             last_arrival: Time::ZERO,
             gaps: 0,
             misses: false,
+            missed: None,
             up: true,
             was_stale: 0,
         }
