@@ -21,11 +21,39 @@ pub enum Mutant {
     UnknownIsFailed,
     /// A restarted participant forgets what its journal names.
     JournalNotSettled,
+    /// A step that is due with all places taken wakes its operation at once.
+    SpinsWhenFull,
+    /// A fenced change whose answer was lost is not settled.
+    FencedNotSettled,
+    /// What a torn commit batch left is not looked for before it is given up.
+    TornCommitForgotten,
+    /// The lowest free address is drawn, also if it was left a moment ago.
+    AddressesUsedAgain,
+    /// An abort keeps the claims that a torn commit batch left.
+    AbortKeepsClaims,
+    /// What was replaced goes before gateways have heard of it.
+    CleanUpBeforeRoutes,
+    /// Instances of every rollout stop before their successors start.
+    StopsFirst,
+    /// The participant acts before its fence file is written.
+    ActsBeforePersist,
+    /// A refusal by the fence counts as done.
+    StaleIsDone,
+    /// Another operation of the scope that is unfinished is nobody's business.
+    UnfinishedIgnored,
+    /// Every instance counts as ready.
+    ReadinessSkipped,
+    /// A removed namespace is served on.
+    RemovalNotServed,
+    /// What has committed can be aborted.
+    AbortsTheCommitted,
+    /// A head that moved while the lease was taken is not noticed.
+    HeadNotRechecked,
 }
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 23] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -35,6 +63,20 @@ impl Mutant {
         (Self::UndoSkipped, "undo_skipped"),
         (Self::UnknownIsFailed, "unknown_is_failed"),
         (Self::JournalNotSettled, "journal_not_settled"),
+        (Self::SpinsWhenFull, "spins_when_full"),
+        (Self::FencedNotSettled, "fenced_not_settled"),
+        (Self::TornCommitForgotten, "torn_commit_forgotten"),
+        (Self::AddressesUsedAgain, "addresses_used_again"),
+        (Self::AbortKeepsClaims, "abort_keeps_claims"),
+        (Self::CleanUpBeforeRoutes, "clean_up_before_routes"),
+        (Self::StopsFirst, "stops_first"),
+        (Self::ActsBeforePersist, "acts_before_persist"),
+        (Self::StaleIsDone, "stale_is_done"),
+        (Self::UnfinishedIgnored, "unfinished_ignored"),
+        (Self::ReadinessSkipped, "readiness_skipped"),
+        (Self::RemovalNotServed, "removal_not_served"),
+        (Self::AbortsTheCommitted, "aborts_the_committed"),
+        (Self::HeadNotRechecked, "head_not_rechecked"),
     ];
 }
 

@@ -56,6 +56,9 @@ enum Command {
         /// After how many further effects a late one may land, beside at rest.
         #[arg(long, value_delimiter = ',', default_value = "2")]
         later: Vec<u64>,
+        /// Instead: plays at most so many stories with each bug, until one shows it.
+        #[arg(long)]
+        stories: Option<u64>,
         /// Writes the table between the marks of this page.
         #[arg(long)]
         write: Option<PathBuf>,
@@ -86,7 +89,10 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Shrink { file, within } => {
             cli::explain::shrink(&file, Duration::from_secs(within))
         }
-        Command::Mutants { only, threads, within, later, write } => {
+        Command::Mutants { only, threads, stories: Some(most), write, .. } => {
+            cli::mutants::in_stories(&only, most, threads, write.as_deref())
+        }
+        Command::Mutants { only, threads, within, later, write, .. } => {
             let within = Duration::from_secs(within);
             cli::mutants::mutants(&only, threads, within, &later, write.as_deref())
         }

@@ -7,8 +7,10 @@ use proto_core::mutant::Mutant;
 use crate::enumerate::{Found, Settings, enumerate};
 use crate::fate::Budget;
 use crate::invariants::Violation;
+use crate::play::play;
 use crate::run::{Prepared, Report};
 use crate::scenario;
+use crate::story::{Profile, of_seed};
 
 /// One row: bugs that are planted together.
 #[derive(Debug, Clone)]
@@ -158,4 +160,40 @@ pub fn name(row: &Row) -> String {
         Mutant::ALL.iter().find(|(other, _)| other == planted).map_or("?", |(_, name)| name)
     };
     row.planted.iter().map(named).collect::<Vec<_>>().join(" + ")
+}
+
+/// How many stories it takes until one shows the bug.
+#[derive(Debug, Clone)]
+pub struct InStories {
+    /// The seed, and what its story broke; `None`: none of them did.
+    pub caught: Option<(u64, Violation)>,
+    /// How many stories were played.
+    pub stories: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Plants one bug and plays stories of 3 to 8 machines, one after the other, until one breaks something.
+#[must_use]
+pub fn in_stories(planted: Mutant, most: u64) -> InStories {
+    let begun = std::time::Instant::now();
+    for seed in 0..most {
+        let story = of_seed(seed, (3, 8), Profile::Swarm);
+        let report = with_planted(&[planted], || play(&story, false));
+        if let Some(violation) = report.violations.into_iter().next() {
+            let caught = Some((seed, violation));
+            return InStories { caught, stories: seed + 1, took: begun.elapsed() };
+        }
+    }
+    InStories { caught: None, stories: most, took: begun.elapsed() }
+}
+
+#[cfg(feature = "mutants")]
+fn with_planted<T>(planted: &[Mutant], body: impl FnOnce() -> T) -> T {
+    proto_core::mutant::with(planted, body)
+}
+
+#[cfg(not(feature = "mutants"))]
+fn with_planted<T>(_: &[Mutant], body: impl FnOnce() -> T) -> T {
+    body()
 }

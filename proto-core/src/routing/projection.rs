@@ -455,7 +455,7 @@ impl Tracked {
                 return Err(reason);
             }
         };
-        if head.removed {
+        if head.removed && !crate::mutant::on(crate::mutant::Mutant::RemovalNotServed) {
             *self = Self::default();
             return Ok(());
         }

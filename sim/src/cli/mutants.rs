@@ -58,3 +58,66 @@ pub(crate) fn mutants(
     }
     Ok(good)
 }
+
+/// Plants each bug and plays stories until one shows it.
+#[cfg(not(feature = "mutants"))]
+pub(crate) fn in_stories(
+    _: &str,
+    _: u64,
+    _: usize,
+    _: Option<&std::path::Path>,
+) -> Result<bool, String> {
+    mutants("", 1, Duration::ZERO, &[], None)
+}
+
+/// Plants each bug and plays stories until one shows it.
+#[cfg(feature = "mutants")]
+pub(crate) fn in_stories(
+    only: &str,
+    most: u64,
+    threads: usize,
+    write: Option<&std::path::Path>,
+) -> Result<bool, String> {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use proto_core::mutant::Mutant;
+    use sim::measure::in_stories;
+    let wanted: Vec<_> = Mutant::ALL.into_iter().filter(|(_, name)| name.contains(only)).collect();
+    let next = AtomicUsize::new(0);
+    let rows = Mutex::new(vec![(String::new(), true); wanted.len()]);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some((mutant, name)) = wanted.get(at) else { return };
+                    let found = in_stories(*mutant, most);
+                    let row = match &found.caught {
+                        Some((seed, violation)) => {
+                            format!(
+                                "| {name} | {} | {seed} | {} |",
+                                found.stories, violation.invariant
+                            )
+                        }
+                        None => format!("| {name} | not in {} | | |", found.stories),
+                    };
+                    println!("{row} {:.1} s", found.took.as_secs_f64());
+                    let mut rows = rows.lock().expect("no thread panics with it");
+                    rows[at] = (row, found.caught.is_some());
+                }
+            });
+        }
+    });
+    let rows = rows.into_inner().expect("every thread has ended");
+    let good = rows.iter().all(|(_, caught)| *caught);
+    if let Some(page) = write {
+        let mut table = vec![
+            "| planted | stories until caught | seed | seen by |".to_owned(),
+            "|---|---|---|---|".to_owned(),
+        ];
+        table.extend(rows.into_iter().map(|(row, _)| row));
+        super::write_between(page, "mutants-in-stories", &table)?;
+    }
+    Ok(good)
+}

@@ -6,12 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use proto_core::random::Random;
 use serde_json::json;
-use sim::choice::Choices;
 use sim::marks::Marks;
 use sim::play::{Outcomes, Report, play};
-use sim::story::{Action, CLASSES, Profile, Shape, Story, draw};
+use sim::story::{Action, CLASSES, Profile, Story, of_seed};
 
 /// Which stories, and how many at once.
 #[derive(Debug, Clone, Args)]
@@ -106,23 +104,6 @@ impl Total {
     }
 }
 
-/// The story of a seed: its size is drawn from the seed too.
-pub(crate) fn story_of(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
-    let mut random = Random::new(seed ^ 0x5eed);
-    // Most are small: there is more going on at once.
-    let most = if random.below(4) == 0 { nodes.1 } else { (nodes.0 + 5).min(nodes.1) };
-    let nodes = nodes.0 + random.below(most - nodes.0 + 1);
-    let length = 120_000 + random.below(480_000);
-    let operations = 6 + random.below(30);
-    let shape = Shape {
-        nodes: usize::try_from(nodes).expect("few machines"),
-        operations: usize::try_from(operations).expect("few operations"),
-        length,
-        profile,
-    };
-    draw(&mut Choices::seeded(seed), seed, shape)
-}
-
 impl SweepArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         let begun = Instant::now();
@@ -138,7 +119,7 @@ impl SweepArgs {
                         if seed >= self.seeds.1 || over {
                             return;
                         }
-                        let story = story_of(seed, self.nodes, self.faults);
+                        let story = of_seed(seed, self.nodes, self.faults);
                         let report = play(&story, false);
                         let mut total = total.lock().expect("no thread panics with it");
                         total.add(&story, &report);

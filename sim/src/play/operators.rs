@@ -78,9 +78,11 @@ impl Play<'_> {
     }
 
     pub(super) fn lose_patience(&mut self, task: usize, tries: u32) {
-        if self.tasks[task].tries == tries && self.tasks[task].open.is_some() {
+        if self.tasks[task].tries == tries
+            && let Some((handle, _, _)) = self.tasks[task].open.take()
+        {
             // The client goes away; the operation goes on.
-            self.tasks[task].open = None;
+            self.waiting.remove(&handle);
             self.report.marks.hit("a client went away and its operation went on");
         }
     }

@@ -1,6 +1,7 @@
 //! Drawing a story. First which classes of faults there are at all (a swarm: about half of them), then when and where.
 
 use proto_core::deploy::spec::Strategy;
+use proto_core::random::Random;
 
 use super::{Action, Asked, CLASSES, EffectFate, Fault, Service, Story, Then, VERSION, What};
 use crate::choice::Choices;
@@ -33,6 +34,24 @@ pub enum Profile {
 }
 
 const NETWORK: [&str; 5] = ["partition", "one_way", "loss", "duplication", "delay"];
+
+/// The story of a seed in a sweep: its size is drawn from the seed too. `nodes`: least and most machines.
+#[must_use]
+pub fn of_seed(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
+    let mut random = Random::new(seed ^ 0x5eed);
+    // Most are small: there is more going on at once.
+    let most = if random.below(4) == 0 { nodes.1 } else { (nodes.0 + 5).min(nodes.1) };
+    let nodes = nodes.0 + random.below(most.saturating_sub(nodes.0) + 1);
+    let length = 120_000 + random.below(480_000);
+    let operations = 6 + random.below(30);
+    let shape = Shape {
+        nodes: usize::try_from(nodes).expect("few machines"),
+        operations: usize::try_from(operations).expect("few operations"),
+        length,
+        profile,
+    };
+    draw(&mut Choices::seeded(seed), seed, shape)
+}
 
 /// Draws a story. `seed` is only written into it.
 pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {

@@ -8,7 +8,7 @@ use proto_core::deploy::spec::{Manifest, Replicas, Strategy};
 use proto_core::id::{Namespace, ServiceName};
 use serde::{Deserialize, Serialize};
 
-pub use draw::{Profile, Shape, draw};
+pub use draw::{Profile, Shape, draw, of_seed};
 
 use crate::fate::EffectClass;
 use crate::specs;

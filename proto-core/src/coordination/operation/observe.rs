@@ -10,6 +10,7 @@ use crate::daemon::EffectKind;
 use crate::deploy::plan::{Planned, plan, wanted_images, wanted_ports};
 use crate::id::{MachineId, OperationId};
 use crate::machine::MachineLifecycle;
+use crate::mutant::{self, Mutant};
 use crate::span::Span;
 use crate::store::{Entry, Facts, Key, Scope, StoreReply, StoreRequest, Versioned};
 use crate::time::{Time, UnixTime};
@@ -107,7 +108,8 @@ impl Operation {
             Submission::Preview { .. } => self.observe(wall),
             Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => {
                 let digest = request.digest();
-                match self.facts.unfinished(self.scope()) {
+                let left = self.facts.unfinished(self.scope());
+                match left.filter(|_| !mutant::on(Mutant::UnfinishedIgnored)) {
                     None => match self.held() {
                         Some(error) => self.refuse(error),
                         None => self.observe(wall),
@@ -168,7 +170,7 @@ impl Operation {
                 self.end(OperationResult::AlreadyDone { commit });
             }
             phase if phase.is_final() => self.refuse(finished(phase.as_str())),
-            Phase::CleanupPending if aborting => {
+            Phase::CleanupPending if aborting && !mutant::on(Mutant::AbortsTheCommitted) => {
                 let message = format!("operation {id} has committed; it can only go forward");
                 let next = format!("ployzctl op resume {id}");
                 self.refuse(ErrorBody::new("ALREADY_COMMITTED", message).next(next));
@@ -337,7 +339,7 @@ impl Operation {
         }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
-        if head == planned {
+        if head == planned || mutant::on(Mutant::HeadNotRechecked) {
             self.run_forward(now, wall);
         } else {
             let message = format!("the head moved from commit {planned} to commit {head}");

@@ -61,7 +61,7 @@ impl Run {
 
     /// When a step is to be sent again. With as many under way as may be there is nothing to wake for: their answers come.
     pub(super) fn wake_at(&self) -> Option<Time> {
-        if self.under_way() >= MAX_STEPS {
+        if self.under_way() >= MAX_STEPS && !mutant::on(Mutant::SpinsWhenFull) {
             return None;
         }
         let again = |progress: &Progress| match progress.status {
@@ -271,6 +271,10 @@ impl Operation {
         let step = progress.step.clone();
         let waited = now.since(progress.since.unwrap_or(now));
         match outcome {
+            Outcome::Ok(CommandReply::Stale { .. }) if mutant::on(Mutant::StaleIsDone) => {
+                progress.status = Status::Done;
+                self.run_timeout(now, wall);
+            }
             Outcome::Ok(CommandReply::Done { note }) => {
                 progress.status = Status::Done;
                 self.step_event(&step, StepStatus::Done);

@@ -314,6 +314,7 @@ impl Operation {
     fn given_up(&self) -> Vec<Write> {
         let Scope::Namespace(namespace) = self.scope();
         let gains = self.recorded_plan().commit.gains.iter();
+        let gains = gains.filter(|_| !mutant::on(Mutant::AbortKeepsClaims));
         let kept = gains.filter_map(|key| {
             let there = self.facts.claims.get(key)?;
             let mine = there.value.namespace == *namespace && !there.value.released;
@@ -675,6 +676,10 @@ impl Operation {
         match pending.what {
             Batch::Take { adopt: false } => self.lost_race(),
             // Whether its first writes are there all the same is seen before it is written again, or given up.
+            Batch::Commit if pending.lost >= 3 && mutant::on(Mutant::TornCommitForgotten) => {
+                let wall = pending.record.updated;
+                self.abort(Time::ZERO, wall, store_away("it keeps losing its answers"));
+            }
             Batch::Commit => self.read_facts(Reading::NotLanded(pending)),
             _ if pending.lost < 3 => self.write(pending),
             _ => self.interrupt(store_away("it keeps losing its answers")),

@@ -177,7 +177,9 @@ impl Job {
             return;
         };
         match (stage, outcome) {
-            (Stage::Act, Outcome::Unknown | Outcome::Stale) => self.unsettled = true,
+            (Stage::Act, Outcome::Unknown | Outcome::Stale) => {
+                self.unsettled = !mutant::on(Mutant::FencedNotSettled);
+            }
             (Stage::Settle, Outcome::Ok(_)) => self.unsettled = false,
             _ => {}
         }
@@ -211,6 +213,11 @@ impl Participant {
             }
             Work::Barrier => self.finish(now, id, Some(done())),
             Work::Settle => unreachable!("a settling is issued when it is made"),
+            Work::Perform { action: Action::AwaitReady { .. }, .. }
+                if mutant::on(Mutant::ReadinessSkipped) =>
+            {
+                self.finish(now, id, Some(done()));
+            }
             Work::Perform { action: Action::AwaitRoutes, commit, stage, .. } => {
                 *stage = Stage::Routes;
                 let at_least = commit.unwrap_or_default();

@@ -240,7 +240,8 @@ impl Participant {
             }
             self.version += 1;
         }
-        if fenced && self.written < self.version {
+        let acts_early = crate::mutant::on(crate::mutant::Mutant::ActsBeforePersist);
+        if fenced && self.written < self.version && !acts_early {
             let version = self.version;
             self.job(id).needs_version = Some(version);
             self.write_fence();

@@ -5,6 +5,7 @@ use crate::coordination::command::MachineObservation;
 use crate::coordination::plan::Action;
 use crate::id::MachineId;
 use crate::machine::{Addressing, MachineRecord};
+use crate::mutant::{self, Mutant};
 use crate::store::Facts;
 
 /// The addresses that a new instance cannot have, and those that it had better not have.
@@ -43,7 +44,8 @@ impl Addresses {
     ) -> Self {
         let mut this = Self::default();
         for (machine, seen) in observations {
-            this.used_up_to.insert(machine.clone(), seen.used_up_to.unwrap_or(0));
+            let up_to = seen.used_up_to.filter(|_| !mutant::on(Mutant::AddressesUsedAgain));
+            this.used_up_to.insert(machine.clone(), up_to.unwrap_or(0));
             for instance in &seen.instances {
                 let ports = instance.spec.ports.values().copied();
                 take(&mut this.used, machine, instance.spec.address, ports);
@@ -58,7 +60,9 @@ impl Addresses {
             for (address, ports) in &there.addresses {
                 take(&mut this.used, machine, *address, ports.iter().copied());
             }
-            for (address, ports) in &there.addresses_before {
+            let before = there.addresses_before.iter();
+            let before = before.filter(|_| !mutant::on(Mutant::AddressesUsedAgain));
+            for (address, ports) in before {
                 take(&mut this.left, machine, *address, ports.iter().copied());
             }
         }

@@ -6,6 +6,7 @@ use crate::coordination::plan::{Action, Step};
 use crate::deploy::spec::{Rollout, ServiceSpec, Strategy};
 use crate::id::{InstanceName, MachineId, ServiceName, StepId};
 use crate::machine::MachineLifecycle;
+use crate::mutant::{self, Mutant};
 use crate::runtime::{InstanceSpec, InstanceState};
 use crate::span::Span;
 
@@ -67,7 +68,7 @@ impl Planner<'_> {
     ) -> Vec<Step> {
         let mut steps = Vec::new();
         let mut before: Vec<StepId> = Vec::new();
-        if spec.rollout.strategy == Strategy::Recreate {
+        if spec.rollout.strategy == Strategy::Recreate || mutant::on(Mutant::StopsFirst) {
             for placed in old {
                 let stop = self.stop_old(placed);
                 before.push(stop.id.clone());
@@ -163,7 +164,8 @@ impl Planner<'_> {
             _ => old.len().max(1),
         };
         let mut steps = Vec::new();
-        let mut before = routed.to_vec();
+        let early = mutant::on(Mutant::CleanUpBeforeRoutes);
+        let mut before = if early { Vec::new() } else { routed.to_vec() };
         for batch in old.chunks(batch) {
             let mut gone = Vec::new();
             for placed in batch {
