@@ -72,7 +72,10 @@ pub(super) async fn store_away(lab: Lab<'_>) -> anyhow::Result<()> {
     signal(&nats, Signal::CONT)?;
     let during = during.context("a deploy hangs while the store is away")??;
     let told = match &during {
-        Some(OperationResult::Refused { error }) => error.code == "STORE_AWAY",
+        // The store may still have answered before the signal took effect; then it is the machine, behind the same server.
+        Some(OperationResult::Refused { error }) => {
+            matches!(error.code.as_str(), "STORE_AWAY" | "MACHINE_SILENT")
+        }
         Some(OperationResult::Unknown { .. } | OperationResult::Interrupted { .. }) => true,
         _ => false,
     };
