@@ -403,16 +403,17 @@ impl<'a> Planner<'a> {
                 let next = format!("docker pull {image}, or docker load, on machine {machine}");
                 return Err(ErrorBody::new("IMAGE_MISSING", message).next(next));
             }
-            for port in spec.workload.publish.keys() {
-                let own = self.facts.claims.get(&Key::port(machine, *port));
+            for port in placement::machine_ports(&self.target.services[&placed.service].spec) {
+                let own = self.facts.claims.get(&Key::port(machine, port));
                 let own =
                     own.is_some_and(|c| c.value.namespace == self.namespace && !c.value.released);
-                if seen.facts.ports_taken.contains(port) && !own {
+                if seen.facts.ports_taken.contains(&port) && !own {
                     let message = format!(
-                        "port {port} of machine {machine}, which service {} publishes, is in use",
+                        "port {port} of machine {machine}, which service {} wants, is in use",
                         placed.service
                     );
-                    return Err(ErrorBody::new("PORT_IN_USE", message));
+                    let next = format!("ss -ltnp 'sport = :{port}', on machine {machine}");
+                    return Err(ErrorBody::new("PORT_IN_USE", message).next(next));
                 }
             }
         }

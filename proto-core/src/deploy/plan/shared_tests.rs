@@ -255,6 +255,22 @@ fn an_instance_goes_where_its_port_is_free_and_a_refusal_names_the_owner() {
 }
 
 #[test]
+fn a_port_that_a_stranger_listens_on_everywhere_is_refused_with_the_next_command() {
+    let mut world = World::subnets();
+    for machine in MACHINES {
+        world.seen.get_mut(&id(machine)).unwrap().facts.ports_taken.push(8080);
+    }
+    for wanted in ["publish = [{ machine_port = 8080 }]", "network = \"host\""] {
+        let Planned::Refused(error) = world.plan(&deploy("a", "app:v1", 1, wanted)) else {
+            panic!("{wanted} is planned")
+        };
+        assert_eq!(error.code, "PORT_IN_USE", "{wanted}");
+        assert!(error.message.contains("port 8080"), "{}", error.message);
+        assert!(error.next.is_some_and(|next| next.contains(":8080")), "{wanted}");
+    }
+}
+
+#[test]
 fn an_address_that_was_left_is_not_taken_by_another_namespace_at_once() {
     let mut world = World::subnets();
     let first = world.apply(&deploy("a", "app:v1", 2, "")).unwrap();
