@@ -56,12 +56,12 @@ lab-parts: setup
 	rm $(TARGET)/debug/ployzd
 
 lab: lab-parts
-	$(CARGO) build --locked -p tests --bins
+	$(CARGO) build --locked -p tests -p ployzctl --bins
 	scripts/with-docker.sh $(CARGO) run --locked -p tests --bin lab -- $(SCENARIO)
 
 # What CI runs besides `make test`: the short form on a Docker engine, or it fails.
 lab-docker: lab-parts
-	$(CARGO) build --locked -p tests --bins
+	$(CARGO) build --locked -p tests -p ployzctl --bins
 	scripts/with-docker.sh $(CARGO) run --locked -p tests --bin lab -- --runtime docker --short
 
 # In namespaces of its own, with a Docker engine of its own. FIGURE=name for one; without it docs/benchmarks.md is written.

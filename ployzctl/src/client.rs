@@ -25,12 +25,15 @@ const HANDLE: &str = "ployz-handle";
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     socket: PathBuf,
+    /// It is not where it usually is.
+    asked_for: bool,
     timeout: Duration,
 }
 
 impl Client {
     pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
-        Self { socket, timeout }
+        let asked_for = socket != crate::paths::socket();
+        Self { socket, asked_for, timeout }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -130,22 +133,43 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
+        let up = match self.asked_for {
+            // Without it `dev up` would listen elsewhere.
+            true => format!("ployzctl --socket {socket} dev up"),
+            false => "ployzctl dev up".to_owned(),
+        };
         let error = match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => ErrorBody::new(
                 "DAEMON_AWAY",
                 format!("no daemon listens at {socket}; whatever it started runs on without it"),
             )
-            .next("ployzctl dev up"),
-            ErrorKind::PermissionDenied => ErrorBody::new(
-                "SOCKET_FORBIDDEN",
-                format!("this user may not use {socket}: it belongs to root and the group `ployz`"),
-            )
-            .next("sudo usermod -aG ployz \"$USER\", then log in again"),
+            .next(up),
+            ErrorKind::PermissionDenied => forbidden(&self.socket),
             _ => ErrorBody::new("DAEMON_AWAY", format!("cannot connect to {socket}: {error}"))
-                .next("ployzctl dev up"),
+                .next(up),
         };
         Failure::new(DAEMON, error)
     }
+}
+
+/// This user may not use the socket; who may.
+fn forbidden(socket: &Path) -> ErrorBody {
+    use std::os::unix::fs::MetadataExt as _;
+    let path = socket.display();
+    let as_root = format!("sudo ployzctl --socket {path} status");
+    let (message, next) = match std::fs::metadata(socket) {
+        // Where there is no group `ployz` the daemon gives its socket to nobody else.
+        Ok(there) if there.mode() & 0o060 != 0o060 => {
+            (format!("it belongs to user {} alone", there.uid()), as_root)
+        }
+        Ok(_) => (
+            "it belongs to its owner and the group `ployz`".to_owned(),
+            "sudo usermod -aG ployz \"$USER\", then log in again".to_owned(),
+        ),
+        Err(_) => ("its directory is closed to this user".to_owned(), as_root),
+    };
+    ErrorBody::new("SOCKET_FORBIDDEN", format!("this user may not use {path}: {message}"))
+        .next(next)
 }
 
 fn encode(body: &impl Serialize) -> Bytes {
@@ -225,7 +249,8 @@ impl Lines {
             if self.buffer.len() > MAX_LINE {
                 let message =
                     format!("a line of the daemon's answer has more than {MAX_LINE} bytes");
-                return Err(Failure::new(DAEMON, ErrorBody::new("ANSWER_UNREADABLE", message)));
+                let error = ErrorBody::new("ANSWER_UNREADABLE", message).next("ployzctl version");
+                return Err(Failure::new(DAEMON, error));
             }
             match self.body.frame().await {
                 None => self.ended = true,

@@ -100,7 +100,9 @@ pub(crate) async fn change(
 
 /// `scale`.
 pub(crate) fn scale(targets: Vec<ScaleTarget>) -> Result<OperationRequest, Failure> {
-    let usage = |message| Failure::new(USAGE, ErrorBody::new("USAGE", message));
+    let usage = |message| {
+        Failure::new(USAGE, ErrorBody::new("USAGE", message).next("ployzctl scale --help"))
+    };
     // clap wants at least one.
     let namespace = targets[0].service.namespace.clone();
     let mut replicas = BTreeMap::new();
@@ -135,7 +137,9 @@ pub(crate) async fn rollback(
             0 | 1 => {
                 let message =
                     format!("{namespace} has one commit only: there is none to go back to");
-                return Err(Failure::new(REFUSED, ErrorBody::new("COMMIT_UNKNOWN", message)));
+                let next = format!("ployzctl deploy history {namespace}");
+                let error = ErrorBody::new("COMMIT_UNKNOWN", message).next(next);
+                return Err(Failure::new(REFUSED, error));
             }
             head => head - 1,
         },
@@ -209,13 +213,14 @@ pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
 pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
     let (name, text) = read(&file.file)?;
     manifest::parse(&text, Format::guess(&name, &text), &name).map_err(|problems| {
+        let next = format!("ployzctl validate -f {}", file.file.display());
         if out.json {
             // Nobody may be left to read it; the exit code says it too.
-            _ = out.json(&json!({ "ok": false, "problems": problems }));
+            _ = out.json(&json!({ "ok": false, "problems": problems, "next": next }));
         }
-        for problem in &problems {
-            _ = std::io::Write::write_all(&mut std::io::stderr(), problem_text(problem).as_bytes());
-        }
+        let mut text: String = problems.iter().map(problem_text).collect();
+        text += &format!("next: {next}\n");
+        _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
         Failure::Printed { exit: USAGE }
     })
 }

@@ -110,7 +110,8 @@ async fn down(client: &Client, out: Out, home: &Home) -> Result<bool, Failure> {
     let Some(Ok(process)) = process else {
         let message =
             format!("the daemon says that it is process {}, which is not there", status.pid);
-        return Err(Failure::new(DAEMON, ErrorBody::new("DAEMON_ELSEWHERE", message)));
+        let error = ErrorBody::new("DAEMON_ELSEWHERE", message).next("ployzctl status");
+        return Err(Failure::new(DAEMON, error));
     };
     let request = ShutdownRequest { data_plane: true, workloads: true };
     let _: serde_json::Value = client.post("/v1/shutdown", &request).await?;
@@ -220,7 +221,7 @@ impl Home {
         let mut error =
             ErrorBody::new("INIT_FAILED", format!("`ployzd init` ended with {}", output.status));
         error.logs = last_lines(&said);
-        Err(Failure::new(DAEMON, error))
+        Err(Failure::new(DAEMON, error.next("ployzctl mesh init --help")))
     }
 
     /// Starts the daemon, which outlives this program, and waits until all of it runs.
@@ -338,7 +339,8 @@ fn own_session(command: &mut Command) {
 fn cannot_run(command: &Command, error: &std::io::Error) -> Failure {
     let program = Path::new(command.get_program()).display();
     let message = format!("cannot run {program}: {error}; it is wanted beside ployzctl or in PATH");
-    Failure::new(DAEMON, ErrorBody::new("PLOYZD_MISSING", message))
+    let error = ErrorBody::new("PLOYZD_MISSING", message).next("command -v ployzd");
+    Failure::new(DAEMON, error)
 }
 
 fn last_lines(text: &str) -> Vec<String> {

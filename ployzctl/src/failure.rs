@@ -1,6 +1,6 @@
 //! How a command ends when it does not end well.
 
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use proto_core::api::ErrorBody;
@@ -45,7 +45,17 @@ impl Failure {
     /// The file is not there or cannot be read or written.
     pub(crate) fn file(verb: &str, path: &Path, error: &std::io::Error) -> Self {
         let message = format!("cannot {verb} {}: {error}", path.display());
-        Self::new(USAGE, ErrorBody::new("FILE_UNREADABLE", message))
+        let next = match error.kind() {
+            ErrorKind::StorageFull => format!("df -h {}", path.display()),
+            // What there is instead.
+            _ => match path.parent() {
+                Some(directory) if directory != Path::new("") => {
+                    format!("ls -la {}", directory.display())
+                }
+                _ => "ls -la .".to_owned(),
+            },
+        };
+        Self::new(USAGE, ErrorBody::new("FILE_UNREADABLE", message).next(next))
     }
 
     /// Prints what is to be printed; the exit code.

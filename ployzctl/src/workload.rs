@@ -58,7 +58,8 @@ pub(crate) async fn logs(
     while let Some(ended) = readers.join_next().await {
         ended.map_err(|error| {
             let message = format!("a reader of logs failed: {error}");
-            Failure::new(DAEMON, ErrorBody::new("LOGS_FAILED", message))
+            let error = ErrorBody::new("LOGS_FAILED", message).next("ployzctl status");
+            Failure::new(DAEMON, error)
         })??;
     }
     Ok(OK)

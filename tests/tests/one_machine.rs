@@ -80,6 +80,11 @@ fn a_deploy_that_cannot_work_is_undone_and_says_why() {
 }
 
 #[test]
+fn what_an_operator_does_wrong_is_told_with_the_next_command_and_changes_nothing() {
+    short("bad-input");
+}
+
+#[test]
 fn a_malformed_configuration_is_refused_with_its_line() {
     short("configuration");
 }

@@ -96,7 +96,11 @@ pub(crate) fn show(operation: &OperationSummary) -> String {
         out += &plan::plan(plan, &plan.digest());
     }
     if let Some(error) = &record.error {
-        out += &crate::failure::text(error);
+        // Whoever reads this need not be told to.
+        let here = format!("ployzctl op show {}", record.id);
+        let mut error = error.clone();
+        error.next = error.next.filter(|next| *next != here);
+        out += &crate::failure::text(&error);
     }
     if !record.phase.is_final() && !operation.running_here {
         _ = writeln!(out, "next: ployzctl op resume {0}, or ployzctl op abort {0}", record.id);

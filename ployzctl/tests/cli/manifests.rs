@@ -16,6 +16,8 @@ fn a_wrong_manifest_shows_every_problem_with_its_place_and_asks_nobody() {
         assert_eq!(ran.code, 2, "{command}");
         assert!(ran.stderr.contains("ployz.toml:2:1: error[UNKNOWN_KEY]: "), "{}", ran.stderr);
         assert!(ran.stderr.contains("\n    hint: "), "{}", ran.stderr);
+        let next = "\nnext: ployzctl validate -f ployz.toml\n";
+        assert!(ran.stderr.ends_with(next), "{}", ran.stderr);
     }
     assert!(fake.seen().is_empty());
     let ran = fake.run("validate --json");
@@ -23,6 +25,7 @@ fn a_wrong_manifest_shows_every_problem_with_its_place_and_asks_nobody() {
     assert_eq!(document["ok"], false);
     assert_eq!(document["problems"][1]["code"], "UNKNOWN_KEY");
     assert_eq!(document["problems"][1]["line"], 2);
+    assert_eq!(document["next"], "ployzctl validate -f ployz.toml");
 }
 
 #[test]
@@ -43,6 +46,7 @@ fn a_manifest_that_is_not_there_is_the_operator_s_mistake() {
         "{}",
         ran.stderr
     );
+    assert!(ran.stderr.ends_with("next: ls -la .\n"), "{}", ran.stderr);
 }
 
 #[test]

@@ -197,6 +197,8 @@ fn a_socket_that_is_not_permitted_is_told_apart_from_one_that_is_not_there() {
     let ran = Ran::of(command.output().unwrap());
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.starts_with("error[SOCKET_FORBIDDEN]: "), "{}", ran.stderr);
+    let next = format!("next: sudo ployzctl --socket {} status\n", fake.socket().display());
+    assert!(ran.stderr.ends_with(&next), "nobody else may use it: {}", ran.stderr);
     assert!(fake.seen().is_empty());
     assert!(Fake::away().run("status").stderr.starts_with("error[DAEMON_AWAY]: "));
 }

@@ -380,6 +380,13 @@ impl ErrorBody {
         self
     }
 
+    /// Adds the next command to type, if none is named yet.
+    #[must_use]
+    pub fn or_next(mut self, command: impl Into<String>) -> Self {
+        self.next.get_or_insert_with(|| command.into());
+        self
+    }
+
     /// The exit code of a refusal with this code.
     #[must_use]
     pub fn exit_code(&self) -> u8 {

@@ -22,6 +22,7 @@ use proto_core::runtime::{Network, Probe, Readiness, RestartPolicy, Workload};
 use proto_core::span::Span;
 
 use super::client::Api;
+use super::ctl::Ctl;
 use super::{Parts, RuntimeParts};
 
 /// Where the workload is reached.
@@ -199,6 +200,17 @@ impl Cluster {
     #[must_use]
     pub fn api(&self) -> Api {
         Api { socket: self.directory.join("ployzd.sock") }
+    }
+
+    /// `ployzctl` in the cluster's directory, asking its daemon.
+    #[must_use]
+    pub fn ctl(&self) -> Ctl {
+        Ctl {
+            program: self.parts.ployzctl.clone(),
+            directory: self.directory.clone(),
+            socket: self.api().socket,
+            user: None,
+        }
     }
 
     /// What the daemon told since its start.

@@ -4,14 +4,17 @@
 //! |---|---|
 //! | `cluster` | a cluster of one in a directory of its own, and what is asked of it |
 //! | `client` | HTTP to the daemon's socket and through the gateway |
+//! | `ctl` | `ployzctl`, called as an operator calls it |
 //! | `load` | 200 requests a second, each one counted |
 //! | `report` | a line for each check |
 //! | `wire` | a proxy in front of nats-server that loses a message |
 //! | the others | the scenarios |
 
+mod bad_input;
 mod client;
 mod cluster;
 mod crashes;
+mod ctl;
 mod faults;
 mod image;
 mod load;
@@ -30,6 +33,7 @@ use anyhow::{Context as _, ensure};
 
 pub use client::{Api, Running, get_once, get_through};
 pub use cluster::{Cluster, HOST, beside, manifest};
+pub use ctl::{Call, Ctl, Said};
 pub use image::LabImage;
 pub use load::{Load, Tally};
 pub use report::{Report, say};
@@ -39,6 +43,8 @@ pub use report::{Report, say};
 pub struct Parts {
     /// The daemon's program, built with `failpoints`.
     pub ployzd: PathBuf,
+    /// The operator's program.
+    pub ployzctl: PathBuf,
     /// The workload's program.
     pub app: PathBuf,
     /// What runs the workloads.
@@ -62,7 +68,7 @@ pub enum RuntimeParts {
 }
 
 impl Parts {
-    /// Finds the programs: `PLOYZD` or `ployzd` beside this program, `lab-app` beside it, nats-server in `PATH`.
+    /// Finds the programs: `PLOYZD` or `ployzd` beside this program, `ployzctl` and `lab-app` beside it, nats-server in `PATH`.
     ///
     /// # Errors
     ///
@@ -77,7 +83,7 @@ impl Parts {
         Self::with(ployzd)
     }
 
-    /// This daemon, `lab-app` beside this program, nats-server in `PATH`, processes of the host.
+    /// This daemon, `ployzctl` and `lab-app` beside this program, nats-server in `PATH`, processes of the host.
     ///
     /// # Errors
     ///
@@ -90,6 +96,7 @@ impl Parts {
         ensure!(output.status.success(), "nats-server --version: {}", output.status);
         Ok(Self {
             ployzd,
+            ployzctl: beside("ployzctl").context("build it with `cargo build -p ployzctl`")?,
             app: beside("lab-app")?,
             runtime: RuntimeParts::Process,
             nats: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
@@ -216,6 +223,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "faults",
         shows: "deploys that cannot work are undone and say why; two at once; cancel",
         run: |lab| Box::pin(faults::all(lab)),
+    },
+    Scenario {
+        name: "bad-input",
+        shows: "wrong manifests, taken ports and host names, sockets, Ctrl-C, as ployzctl tells them: code, next command, nothing changed",
+        run: |lab| Box::pin(bad_input::all(lab)),
     },
     Scenario {
         name: "configuration",

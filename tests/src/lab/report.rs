@@ -22,6 +22,11 @@ impl Report {
         }
     }
 
+    /// A check that cannot be made on this machine.
+    pub fn skip(&mut self, name: &str, why: &str) {
+        say(&format!("skipped: {name}: {why}"));
+    }
+
     /// How many checks held.
     #[must_use]
     pub fn passed(&self) -> usize {

@@ -252,10 +252,10 @@ impl Operation {
         }
         match &self.state {
             State::Reading(Reading::Find | Reading::Initial) | State::Observing { .. } => {
-                self.refuse(cancelled());
+                self.refuse(cancelled().next("ployzctl op ls"));
             }
             State::Running(run) if run.is_forward() => self.abort(now, wall, cancelled()),
-            _ => self.note("a cancel was asked for; it takes effect as soon as it safely can"),
+            _ => self.note(later(self.record.as_ref().map(|record| record.value.phase))),
         }
     }
 
@@ -271,7 +271,7 @@ impl Operation {
         match &self.state {
             State::Resolving(resolve) if resolve.pending.is_commit() => self.end_unknown(),
             _ if self.record.is_some() => self.interrupt(error),
-            _ => self.refuse(error),
+            _ => self.refuse(error.next("ployzctl dev up")),
         }
     }
 
@@ -366,6 +366,21 @@ impl Operation {
     }
 }
 
+/// What a cancel comes to that cannot be obeyed at once.
+fn later(phase: Option<Phase>) -> &'static str {
+    match phase {
+        Some(Phase::CleanupPending | Phase::Committed) => {
+            "a cancel was asked for after the commit: the commit stands, and what it replaced is still removed"
+        }
+        Some(Phase::Aborting | Phase::Aborted) => {
+            "a cancel was asked for: everything is being undone already"
+        }
+        Some(Phase::Executing) | None => {
+            "a cancel was asked for; it takes effect as soon as it safely can"
+        }
+    }
+}
+
 fn cancelled() -> ErrorBody {
     ErrorBody::new("CANCELLED", "the operation was cancelled")
 }
@@ -376,3 +391,16 @@ fn store_away(detail: &str) -> ErrorBody {
 }
 
 type StoreOutcome = Outcome<StoreReply, crate::store::StoreError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cancel_promises_to_undo_only_what_can_be_undone() {
+        assert!(later(None).contains("as soon as it safely can"));
+        assert!(later(Some(Phase::Executing)).contains("as soon as it safely can"));
+        assert!(later(Some(Phase::Aborting)).contains("undone already"));
+        assert!(later(Some(Phase::CleanupPending)).contains("the commit stands"));
+    }
+}

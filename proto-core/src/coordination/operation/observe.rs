@@ -176,10 +176,11 @@ impl Operation {
                 self.refuse(ErrorBody::new("ALREADY_COMMITTED", message).next(next));
             }
             _ => match found.value.plan.clone() {
-                None => self.refuse(ErrorBody::new(
-                    "FACT_UNREADABLE",
-                    format!("operation {id} is unfinished and has no plan"),
-                )),
+                None => {
+                    let message = format!("operation {id} is unfinished and has no plan");
+                    let error = ErrorBody::new("FACT_UNREADABLE", message);
+                    self.refuse(error.next(format!("ployzctl op show {id}")));
+                }
                 Some(plan) => {
                     self.plan = Some(plan);
                     self.take_adopted(found, wall);

@@ -89,7 +89,8 @@ impl Operation {
     /// Gives up: takes a new epoch for the undo, so that nothing delayed can land after it.
     pub(super) fn abort(&mut self, _now: Time, wall: UnixTime, error: ErrorBody) {
         let record = self.record.as_mut().expect("only what is recorded is aborted");
-        record.value.error.get_or_insert(error);
+        let look = format!("ployzctl op show {}", record.value.id);
+        record.value.error.get_or_insert(error.or_next(look));
         self.retake(Batch::Abort, wall);
     }
 
@@ -531,7 +532,8 @@ impl Operation {
             let commit = self.recorded_plan().commit.commit.number;
             OperationResult::Committed { operation, commit, notes: self.notes.clone() }
         } else {
-            let fallback = || ErrorBody::new("ABORTED", "the operation was aborted");
+            let look = format!("ployzctl op show {operation}");
+            let fallback = || ErrorBody::new("ABORTED", "the operation was aborted").next(look);
             let error = record.error.clone().unwrap_or_else(fallback);
             OperationResult::Aborted { operation, error }
         };

@@ -404,10 +404,10 @@ impl<'a> Planner<'a> {
                 return Err(ErrorBody::new("IMAGE_MISSING", message).next(next));
             }
             for port in placement::machine_ports(&self.target.services[&placed.service].spec) {
-                let own = self.facts.claims.get(&Key::port(machine, port));
-                let own =
-                    own.is_some_and(|c| c.value.namespace == self.namespace && !c.value.released);
-                if seen.facts.ports_taken.contains(&port) && !own {
+                // A port that a namespace has claimed is in use by it: this one keeps it, of another one the claims say whose it is.
+                let claim = self.facts.claims.get(&Key::port(machine, port));
+                let claimed = claim.is_some_and(|claim| !claim.value.released);
+                if seen.facts.ports_taken.contains(&port) && !claimed {
                     let message = format!(
                         "port {port} of machine {machine}, which service {} wants, is in use",
                         placed.service

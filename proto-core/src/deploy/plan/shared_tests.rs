@@ -249,9 +249,14 @@ fn an_instance_goes_where_its_port_is_free_and_a_refusal_names_the_owner() {
 
     let mut world = World::subnets();
     MACHINES.iter().for_each(|machine| world.claim_port("other", machine, 8080));
-    let Planned::Refused(error) = world.plan(&publishing) else { panic!("a refusal") };
-    assert_eq!(error.code, "PORT_CONFLICT");
-    assert!(error.message.contains("other/web"), "{}", error.message);
+    for listens in [false, true] {
+        for machine in MACHINES.iter().filter(|_| listens) {
+            world.seen.get_mut(&id(machine)).unwrap().facts.ports_taken.push(8080);
+        }
+        let Planned::Refused(error) = world.plan(&publishing) else { panic!("a refusal") };
+        assert_eq!(error.code, "PORT_CONFLICT", "the owner's instance listens: {listens}");
+        assert!(error.message.contains("other/web"), "{}", error.message);
+    }
 }
 
 #[test]
