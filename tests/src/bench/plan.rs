@@ -21,14 +21,14 @@ use super::stats::Samples;
 const MACHINES: u8 = 200;
 const SERVICES: u32 = 500;
 /// Of each service.
-const REPLICAS: u32 = 2;
+const REPLICAS: u32 = 1;
 const ROUNDS: usize = 20;
 /// At most, in milliseconds.
 const LIMIT: f64 = 50.0;
 
 const TEXT: &str = "\
-The planner of `proto-core` alone: from request, facts and observations in memory to the plan. 500 services of 2 replicas, each with a route, a\n\
-probe and a reservation, on 200 machines, each of which also runs 5 instances of another namespace.";
+The planner of `proto-core` alone: from request, facts and observations in memory to the plan. 500 services of one replica, each with a route, a\n\
+probe and a reservation, on 200 machines, which also run 500 instances of another namespace.";
 
 pub(super) fn run() -> anyhow::Result<Section> {
     let all = |image: &str| (0..SERVICES).map(|_| image.to_owned()).collect::<Vec<_>>();
