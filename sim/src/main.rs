@@ -10,6 +10,10 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+/// A simulated second is mostly small values that come and go.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs the machines of Ployz against a modelled world that is broken on purpose.
 #[derive(Debug, Parser)]
 #[command(name = "ployz-sim", version)]
@@ -97,7 +101,7 @@ fn run(command: Command) -> Result<bool, String> {
             cli::mutants::mutants(&only, threads, within, &later, write.as_deref())
         }
         Command::Scenarios => {
-            for scenario in sim::scenario::all() {
+            for scenario in sim::scenario::all().into_iter().chain(sim::scenario::pairs()) {
                 println!(
                     "{:26} {} machine(s)  {}",
                     scenario.name, scenario.machines, scenario.about

@@ -53,7 +53,7 @@ pub struct FactError {
 }
 
 fn read<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, FactError> {
-    serde_json::from_value(entry.value.clone())
+    T::deserialize(&entry.value)
         .map(|value| Versioned { revision: entry.revision, value })
         .map_err(|error| FactError { key: entry.key.clone(), detail: error.to_string() })
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proto_core::coordination::{OperationRecord, Phase};
+use proto_core::coordination::Phase;
 use proto_core::id::OperationId;
 
 use super::{Invariant, Seen};
@@ -26,14 +26,8 @@ impl Invariant for NoAbortAfterCommit {
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
-        let Seen::Stored { writes, .. } = seen else { return Ok(()) };
-        for write in *writes {
-            if !write.key.as_str().starts_with("op.") {
-                continue;
-            }
-            let Ok(record) = serde_json::from_value::<OperationRecord>(write.value.clone()) else {
-                return Err(format!("{} is no record", write.key));
-            };
+        let Seen::Stored { records, .. } = seen else { return Ok(()) };
+        for record in *records {
             self.seen += 1;
             let attempt = (record.id.clone(), record.attempt);
             match record.phase {

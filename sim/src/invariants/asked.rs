@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto_core::coordination::OperationRecord;
 use proto_core::coordination::command::CommandBody;
 use proto_core::daemon::EffectKind;
 use proto_core::digest::Digest;
 use proto_core::id::OperationId;
 use proto_core::store::{StoreRequest, Write};
+use serde::Deserialize;
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -70,10 +70,17 @@ impl Invariant for SomebodyAsked {
     }
 }
 
+/// What of a record says who asked for what.
+#[derive(Debug, Deserialize)]
+struct Recorded {
+    id: OperationId,
+    request_digest: Digest,
+}
+
 impl SomebodyAsked {
     fn learn(&mut self, writes: &[Write]) {
         for write in writes.iter().filter(|write| write.key.as_str().starts_with("op.")) {
-            if let Ok(record) = serde_json::from_value::<OperationRecord>(write.value.clone()) {
+            if let Ok(record) = Recorded::deserialize(&write.value) {
                 self.known.insert(record.id, record.request_digest);
             }
         }

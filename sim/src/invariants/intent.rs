@@ -7,6 +7,7 @@ use proto_core::coordination::OperationRecord;
 use proto_core::id::Namespace;
 use proto_core::store::facts::{Commit, Head};
 use proto_core::store::{Key, Write};
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use super::{Invariant, Seen};
@@ -31,13 +32,13 @@ impl Invariant for IntentIsPlanned {
     }
 
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
-        let Seen::Stored { writes, operation } = seen else { return Ok(()) };
+        let Seen::Stored { writes, operation, .. } = seen else { return Ok(()) };
         for write in *writes {
             self.seen += 1;
             let tokens: Vec<_> = write.key.as_str().split('.').collect();
             match tokens[..] {
                 ["ns", _, "commit", _] => {
-                    let commit: Commit = serde_json::from_value(write.value.clone())
+                    let commit: Commit = Commit::deserialize(&write.value)
                         .map_err(|error| format!("{}: {error}", write.key))?;
                     self.decided_once(write, &commit)?;
                     if Some(&commit.operation) != *operation {

@@ -16,8 +16,8 @@ mod success;
 
 use std::collections::BTreeMap;
 
-use proto_core::coordination::FenceFile;
 use proto_core::coordination::command::{Command, CommandReply};
+use proto_core::coordination::{FenceFile, OperationRecord};
 use proto_core::daemon::{Effect, NodeEvent, ReplyToken};
 use proto_core::digest::Digest;
 use proto_core::id::{Epoch, OperationId};
@@ -39,6 +39,8 @@ pub enum Seen<'a> {
     Stored {
         /// The batch.
         writes: &'a [Write],
+        /// The records of operations in it.
+        records: &'a [OperationRecord],
         /// On whose behalf.
         operation: Option<&'a OperationId>,
     },

@@ -29,13 +29,9 @@ impl Invariant for OnlyForward {
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
         match seen {
-            Seen::Stored { writes, .. } => {
-                for write in *writes {
-                    if write.key.as_str().starts_with("op.")
-                        && let Ok(record) = serde_json::from_value(write.value.clone())
-                    {
-                        self.record(&record)?;
-                    }
+            Seen::Stored { records, .. } => {
+                for record in *records {
+                    self.record(record)?;
                 }
             }
             Seen::Persisted { machine, file } => {

@@ -1,12 +1,21 @@
 //! S8: a daemon restart restarts no workload: whatever a node changes on its machine belongs to an operation that is recorded and
 //! not over. What an operation that ended has left under way was settled behind its barrier.
 
-use proto_core::coordination::OperationRecord;
+use proto_core::coordination::Phase;
 use proto_core::daemon::EffectKind;
+use proto_core::id::OperationId;
 use proto_core::store::Key;
+use serde::Deserialize;
 
 use super::{Invariant, Seen};
 use crate::world::World;
+
+/// What of a record says how far the operation is.
+#[derive(Debug, Deserialize)]
+struct Standing {
+    id: OperationId,
+    phase: Phase,
+}
 
 /// See the file's page.
 #[derive(Debug, Default)]
@@ -30,7 +39,7 @@ impl Invariant for OnlyOperationsChange {
             return Ok(());
         }
         self.seen += 1;
-        let record: Option<OperationRecord> =
+        let record: Option<Standing> =
             effect.operation.as_ref().and_then(|id| world.kv.get(&Key::operation(id)));
         match record {
             Some(record) if !record.phase.is_final() => Ok(()),

@@ -159,7 +159,7 @@ impl Kv {
     /// A key's value, if it is there and can be read as that.
     #[must_use]
     pub fn get<T: serde::de::DeserializeOwned>(&self, key: &Key) -> Option<T> {
-        self.keys.get(key).and_then(|stored| serde_json::from_value(stored.value.clone()).ok())
+        self.keys.get(key).and_then(|stored| T::deserialize(&stored.value).ok())
     }
 
     /// All keys below a prefix with their values.
