@@ -130,11 +130,11 @@ impl Draw<'_> {
         let s = self.below(2) as u32;
         match self.below(16) {
             0..=4 => self.deploy(ns),
-            5 | 6 => Action::DeployService { ns, service: self.service(ns, s) },
-            7 => Action::Scale { ns, s: 0, replicas: 1 + self.below(4) as u32 },
+            5..=7 => Action::DeployService { ns, service: self.service(ns, s) },
+            8 => Action::Scale { ns, s: 0, replicas: 1 + self.below(4) as u32 },
             9 | 10 => Action::Restart { ns, s: 0 },
             11 => Action::Stop { ns, s: 0 },
-            8 | 12 => {
+            12 => {
                 let to = (self.below(3) == 1).then(|| 1 + self.below(4) as u64);
                 Action::Rollback { ns, to }
             }
