@@ -22,6 +22,8 @@ pub enum Fate {
     CrashLate(Later),
     /// The whole daemon stands still for a minute, with the effect under way.
     Pause,
+    /// It happens, and right then the operator asks to cancel.
+    Cancel,
     /// It happens; the answer is lost.
     LostAnswer,
     /// It never happens, and nobody says so.
@@ -45,6 +47,17 @@ pub enum Later {
     After(Duration),
     /// When everything has come to rest.
     AtRest,
+}
+
+/// Where an effect is issued, as far as it matters for what can become of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// It is a message to the sender's own machine.
+    pub own: bool,
+    /// There is no other machine.
+    pub alone: bool,
+    /// It is the daemon that the operator has asked, and he may cancel.
+    pub asked: bool,
 }
 
 /// Who decides what becomes of effects.
@@ -143,18 +156,17 @@ impl Fates<'_> {
         }
     }
 
-    /// What becomes of this effect of this machine. `own`: it is a message to itself; `alone`: there is no other machine.
+    /// What becomes of this effect of this machine.
     pub(crate) fn of(
         &mut self,
         machine: usize,
         effect: &EffectKind,
-        own: bool,
-        alone: bool,
+        at: Place,
         label: impl FnOnce() -> String,
     ) -> Fate {
         match self {
             Self::Chosen(choices, budget) => {
-                let fates = budget.fates(effect, own, alone);
+                let fates = budget.fates(effect, at);
                 let fate = if fates.len() == 1 {
                     Fate::Normal
                 } else {
@@ -183,6 +195,13 @@ impl Fates<'_> {
         match self {
             Self::Chosen(_, budget) => budget.clone(),
             Self::Told(_) => Budget::none(),
+        }
+    }
+
+    /// A second operator has come.
+    pub(crate) fn spend_rival(&mut self) {
+        if let Self::Chosen(_, budget) = self {
+            budget.rivals -= 1;
         }
     }
 
@@ -217,6 +236,10 @@ pub struct Budget {
     pub crashes: u32,
     /// Answers that may still be lost, and the like.
     pub faults: u32,
+    /// How often the operator may still cancel.
+    pub cancels: u32,
+    /// How often a second operator may still come, who resumes or aborts at the same time.
+    pub rivals: u32,
     /// When late effects may land.
     pub later: Vec<Later>,
 }
@@ -225,21 +248,25 @@ impl Budget {
     /// Nothing goes wrong.
     #[must_use]
     pub fn none() -> Self {
-        Self { crashes: 0, faults: 0, later: Vec::new() }
+        Self { crashes: 0, faults: 0, cancels: 0, rivals: 0, later: Vec::new() }
     }
 
     /// Up to so many crashes and other faults, with effects that land after these numbers of others, or at rest.
     #[must_use]
     pub fn new(crashes: u32, faults: u32, later: &[u64]) -> Self {
         let numbered = later.iter().map(|n| Later::Effects(*n));
-        Self { crashes, faults, later: numbered.chain([Later::AtRest]).collect() }
+        let later = numbered.chain([Later::AtRest]).collect();
+        Self { crashes, faults, cancels: 0, rivals: 0, later }
     }
 
-    /// What can become of this effect, [`Fate::Normal`] first. `own`: it is a message to the sender's own machine;
-    /// `alone`: there is no other machine.
+    /// What can become of this effect, [`Fate::Normal`] first.
     #[must_use]
-    pub fn fates(&self, effect: &EffectKind, own: bool, alone: bool) -> Vec<Fate> {
+    pub fn fates(&self, effect: &EffectKind, at: Place) -> Vec<Fate> {
         let mut fates = vec![Fate::Normal];
+        let Place { own, alone, asked } = at;
+        if self.cancels > 0 && asked {
+            fates.push(Fate::Cancel);
+        }
         if self.crashes == 0 && self.faults == 0 {
             return fates;
         }
@@ -306,6 +333,7 @@ impl Budget {
             Fate::CrashBefore | Fate::CrashAfter | Fate::CrashLate(_) | Fate::Pause => {
                 self.crashes -= 1;
             }
+            Fate::Cancel => self.cancels -= 1,
             _ => self.faults -= 1,
         }
     }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use proto_core::api::{OperationResult, Submission};
-use proto_core::coordination::Phase;
+use proto_core::coordination::{OperationRecord, Phase};
+use proto_core::daemon::OperationHandle;
 
 use crate::choice::{Choice, Choices, sparse};
 use crate::cluster::{Cluster, PAUSE};
@@ -105,7 +106,8 @@ impl Prepared {
         let fates = Fates::Chosen(choices, budget);
         let mut cluster = Cluster::new(self.world.clone(), fates, invariants);
         cluster.trace = Trace::new(trace);
-        let ended = self.operate(&mut cluster);
+        let mut given_up = Vec::new();
+        let mut ended = self.operate(&mut cluster, &mut given_up);
         let wanted = if self.scenario.fails { "aborted" } else { "committed" };
         if cluster.fates.budget() == given && ended != wanted {
             let what = format!("{ended} instead of {wanted}");
@@ -115,14 +117,17 @@ impl Prepared {
         rest_for(&mut cluster, REST);
         self.at_rest(&mut cluster);
         let content = rest::content(&cluster.world);
-        if !first {
-            let wanted = match ended {
-                "committed" | "already done" => &self.after,
-                _ => &self.before,
-            };
-            if content != *wanted {
-                let what = format!("it ended as {ended}, and the head is not that of such a run");
-                violate(&mut cluster, "L4 a result that a crash-free run could give", what);
+        if !first && content != *self.head_of(ended) {
+            // A daemon that stood still went on with what its operator had given up.
+            let mut later =
+                given_up.iter().filter_map(|handle| cluster.results.get(handle).map(name));
+            match later.find(|later| content == *self.head_of(later)) {
+                Some(later) => ended = later,
+                None => {
+                    let what =
+                        format!("it ended as {ended}, and the head is not that of such a run");
+                    violate(&mut cluster, "L4 a result that a crash-free run could give", what);
+                }
             }
         }
         self.stragglers(&mut cluster);
@@ -147,9 +152,15 @@ impl Prepared {
     }
 
     /// The operator: asks, and when the daemon dies asks again, resumes or aborts, until it has an answer.
-    fn operate(&self, cluster: &mut Cluster<'_>) -> &'static str {
+    /// Those of whose daemon he heard nothing while it stood still are in `given_up`.
+    fn operate(
+        &self,
+        cluster: &mut Cluster<'_>,
+        given_up: &mut Vec<OperationHandle>,
+    ) -> &'static str {
         let mut machine = 0;
         let mut submission = self.apply();
+        let mut rival = None;
         let mut ended = "nothing";
         for attempt in 0..MAX_TRIES {
             let up = (0..self.scenario.machines).find(|other| cluster.is_up(*other));
@@ -157,38 +168,37 @@ impl Prepared {
                 machine = up.unwrap_or(machine);
             }
             cluster.run(PAUSE * 2, MAX_EVENTS, |cluster| cluster.is_up(machine));
-            let Some(handle) = cluster.submit(machine, submission.clone()) else { continue };
-            let boot = cluster.boot(machine);
+            let Some(first) = Asked::of(cluster, machine, submission.clone()) else { continue };
+            let second = rival.take().and_then(|rival: Rival| rival.comes(cluster, &first));
+            let asked: Vec<_> = [Some(first), second].into_iter().flatten().collect();
             cluster.run(PATIENCE, MAX_EVENTS, |cluster| {
-                let lost = cluster.boot(machine) != boot || !cluster.is_up(machine);
-                lost || cluster.results.contains_key(&handle)
+                asked.iter().all(|asked| asked.is_over(cluster))
             });
-            let unfinished = rest::unfinished(&cluster.world);
-            match cluster.results.get(&handle) {
+            if let Some(silent) = asked.iter().find(|asked| !asked.is_over(cluster)) {
+                let what = format!("no answer of m{} within {PATIENCE:?}", silent.machine + 1);
+                violate(cluster, rest::FINISHED, what);
+                return ended;
+            }
+            let silent = asked.iter().filter(|asked| !cluster.results.contains_key(&asked.handle));
+            given_up.extend(silent.map(|asked| asked.handle));
+            let answers = asked.iter().filter_map(|asked| cluster.results.get(&asked.handle));
+            // What settles it counts before what only says that somebody else is at it.
+            let answer = answers.min_by_key(|result| !settles(result));
+            match answer {
                 Some(result) => {
                     ended = name(result);
-                    let settled = matches!(
-                        result,
-                        OperationResult::Committed { .. }
-                            | OperationResult::AlreadyDone { .. }
-                            | OperationResult::Aborted { .. }
-                    );
+                    let unfinished = rest::unfinished(&cluster.world);
                     // A refusal with nothing left behind is an answer; one because of what was left behind, or of a
                     // lease that still has to expire, is not.
                     let refused =
                         ended == "refused" && unfinished.is_empty() && cluster.crashes == 0;
-                    if settled || refused {
+                    if settles(result) || refused {
                         return ended;
                     }
                     rest_for(cluster, Duration::from_secs(31));
                 }
-                None if cluster.boot(machine) == boot && cluster.is_up(machine) => {
-                    let what = format!("no answer within {PATIENCE:?}");
-                    violate(cluster, rest::FINISHED, what);
-                    return ended;
-                }
                 None => {
-                    let wait = if cluster.boot(machine) == boot { 35 } else { 2 };
+                    let wait = if asked[0].is_lost(cluster) { 2 } else { 35 };
                     rest_for(cluster, Duration::from_secs(wait));
                 }
             }
@@ -212,9 +222,17 @@ impl Prepared {
             if self.scenario.machines > 1 && many {
                 let label = || "the operator: on which machine".to_owned();
                 machine = cluster.choices().choose(self.scenario.machines, label);
+                if let Some(record) = unfinished.first() {
+                    rival = Rival::drawn(cluster, record, 1 - machine.min(1));
+                }
             }
         }
         ended
+    }
+
+    /// The head after an end like this.
+    fn head_of(&self, ended: &str) -> &Content {
+        if matches!(ended, "committed" | "already done") { &self.after } else { &self.before }
     }
 
     fn apply(&self) -> Submission {
@@ -271,6 +289,77 @@ impl Prepared {
             violate(cluster, "L4 a result that a crash-free run could give", what);
         }
     }
+}
+
+/// What somebody asked a daemon for.
+#[derive(Debug)]
+struct Asked {
+    machine: usize,
+    boot: u32,
+    handle: OperationHandle,
+}
+
+impl Asked {
+    fn of(cluster: &mut Cluster<'_>, machine: usize, submission: Submission) -> Option<Self> {
+        let boot = cluster.boot(machine);
+        let handle = cluster.submit(machine, submission)?;
+        Some(Self { machine, boot, handle })
+    }
+
+    /// The daemon that was asked is no more.
+    fn is_lost(&self, cluster: &Cluster<'_>) -> bool {
+        cluster.boot(self.machine) != self.boot
+    }
+
+    /// There is an answer, or there will be none.
+    fn is_over(&self, cluster: &Cluster<'_>) -> bool {
+        let answered = cluster.results.contains_key(&self.handle);
+        answered || self.is_lost(cluster) || !cluster.is_up(self.machine)
+    }
+}
+
+/// A second operator, who takes up the same operation on another machine while the first is at it.
+#[derive(Debug)]
+struct Rival {
+    machine: usize,
+    submission: Submission,
+    /// After so many effects.
+    after: u64,
+}
+
+impl Rival {
+    fn drawn(cluster: &mut Cluster<'_>, record: &OperationRecord, machine: usize) -> Option<Self> {
+        if cluster.fates.budget().rivals == 0 {
+            return None;
+        }
+        let label = || "a second operator: none, resumes, aborts".to_owned();
+        let operation = record.id.clone();
+        let submission = match cluster.choices().choose(3, label) {
+            0 => return None,
+            1 => Submission::Resume { operation },
+            _ => Submission::Abort { operation },
+        };
+        cluster.fates.spend_rival();
+        let label = || "how many effects after the first".to_owned();
+        let after = [0, 2, 5][cluster.choices().choose(3, label)];
+        Some(Self { machine, submission, after })
+    }
+
+    fn comes(self, cluster: &mut Cluster<'_>, first: &Asked) -> Option<Asked> {
+        let from = cluster.effects + self.after;
+        cluster
+            .run(PATIENCE, MAX_EVENTS, |cluster| cluster.effects >= from || first.is_over(cluster));
+        Asked::of(cluster, self.machine, self.submission)
+    }
+}
+
+fn settles(result: &OperationResult) -> bool {
+    matches!(
+        result,
+        OperationResult::Committed { .. }
+            | OperationResult::AlreadyDone { .. }
+            | OperationResult::Aborted { .. }
+    )
 }
 
 fn rest_for(cluster: &mut Cluster<'_>, how_long: Duration) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use proto_core::api::OperationRequest;
-use proto_core::deploy::spec::{Manifest, Replicas, ServiceSpec, Strategy};
+use proto_core::deploy::spec::{Constraint, Manifest, Replicas, ServiceSpec, Strategy, Topology};
 use proto_core::id::{MachineId, Namespace, ServiceName};
 use proto_core::machine::{Addressing, MachineLifecycle, MachineRecord};
 use proto_core::store::facts::{Cluster, VERSION};
@@ -151,10 +151,83 @@ pub fn all() -> Vec<Scenario> {
     ]
 }
 
+/// Each kind of operation on two machines: asked for on the first, its one service pinned to the second, so that everything
+/// goes over the network and either may adopt it.
+#[must_use]
+pub fn pairs() -> Vec<Scenario> {
+    let pinned = |image: &str, strategy, replicas| {
+        let mut spec = service(image, strategy, Replicas::Count(replicas), HOST);
+        let value = "m2".to_owned();
+        spec.placement.constraints.push(Constraint {
+            attribute: Topology::Machine,
+            equal: true,
+            value,
+        });
+        spec
+    };
+    let web = |image: &str, strategy| deploy(&[("web", pinned(image, strategy, 1))]);
+    let v1 = || web("ready-800-v1", Strategy::Rolling);
+    let v2 = || web("ready-800-v2", Strategy::Rolling);
+    let namespace = || Namespace::new("shop").expect("a literal");
+    let web_name = || ServiceName::new("web").expect("a literal");
+    let of = |name, about, before, request| Scenario {
+        name,
+        about,
+        machines: 2,
+        before,
+        request,
+        fails: false,
+        serves_through: true,
+        repeats: false,
+    };
+    let recreated = |image| web(image, Strategy::Recreate);
+    let alone = OperationRequest::DeployService {
+        namespace: namespace(),
+        service: web_name(),
+        spec: Box::new(pinned("ready-800-v2", Strategy::Rolling, 1)),
+    };
+    let scale = OperationRequest::Scale {
+        namespace: namespace(),
+        replicas: BTreeMap::from([(web_name(), 2)]),
+    };
+    let restart = OperationRequest::Restart { namespace: namespace(), service: web_name() };
+    let stop = OperationRequest::Stop { namespace: namespace(), service: web_name() };
+    let back = OperationRequest::Rollback { namespace: namespace(), to: Some(1) };
+    let remove = OperationRequest::RemoveNamespace { namespace: namespace() };
+    vec![
+        of("pair-first", "deploy: the first version", Vec::new(), v1()),
+        of("pair-rolling", "deploy: v2 over v1", vec![v1()], v2()),
+        Scenario {
+            serves_through: false,
+            ..of(
+                "pair-recreate",
+                "deploy: v2 over v1, stopping first",
+                vec![recreated("ready-800-v1")],
+                recreated("ready-800-v2"),
+            )
+        },
+        Scenario {
+            fails: true,
+            ..of(
+                "pair-never-ready",
+                "deploy: v2 never becomes ready",
+                vec![v1()],
+                web("never-v2", Strategy::Rolling),
+            )
+        },
+        of("pair-service", "deploy service: v2 over v1", vec![v1()], alone),
+        of("pair-scale", "scale: from 1 to 2", vec![v1()], scale),
+        Scenario { repeats: true, ..of("pair-restart", "restart", vec![v1()], restart) },
+        of("pair-stop", "stop", vec![v1()], stop),
+        of("pair-rollback", "rollback: v1 over v2 over v1", vec![v1(), v2()], back),
+        of("pair-remove", "namespace rm", vec![v1()], remove),
+    ]
+}
+
 /// The scenario of that name.
 #[must_use]
 pub fn by_name(name: &str) -> Option<Scenario> {
-    all().into_iter().find(|scenario| scenario.name == name)
+    all().into_iter().chain(pairs()).find(|scenario| scenario.name == name)
 }
 
 fn deploy(services: &[(&str, ServiceSpec)]) -> OperationRequest {

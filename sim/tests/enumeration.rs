@@ -46,6 +46,21 @@ fn one_crash_anywhere_in_any_operation_on_one_machine_breaks_nothing() {
 }
 
 #[test]
+fn a_cancel_anywhere_in_any_kind_of_operation_leaves_it_done_or_undone() {
+    for scenario in sim::scenario::pairs() {
+        let found = all_runs(scenario.name, Budget { cancels: 1, ..Budget::none() });
+        assert!(found.schedules > 10, "{}: {} schedules", scenario.name, found.schedules);
+    }
+}
+
+#[test]
+fn two_who_adopt_the_same_operation_at_once_end_it_once() {
+    let budget = Budget { rivals: 1, ..Budget::new(1, 0, &[]) };
+    let found = all_runs("pair-stop", budget);
+    assert!(found.schedules > 1000, "{} schedules", found.schedules);
+}
+
+#[test]
 fn one_lost_answer_anywhere_breaks_nothing() {
     for name in ["recreate", "never-ready", "two-machines"] {
         let found = all_runs(name, Budget::new(0, 1, &[2]));

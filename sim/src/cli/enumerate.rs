@@ -15,7 +15,7 @@ use super::saved::{self, Schedule};
 /// What is enumerated.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct EnumerateArgs {
-    /// The scenario, several with commas between them, or `all`.
+    /// The scenario, several with commas between them, `all` (on one machine and two), or `pairs` (each kind of operation on two).
     #[arg(long, default_value = "all")]
     op: String,
     /// How many daemons die or stand still.
@@ -24,6 +24,12 @@ pub(crate) struct EnumerateArgs {
     /// How many answers are lost, requests fail, messages come twice.
     #[arg(long, default_value_t = 0)]
     faults: u32,
+    /// How often the operator cancels, at any effect.
+    #[arg(long, default_value_t = 0)]
+    cancels: u32,
+    /// How often a second operator takes up what was left, on the other machine, while the first is at it.
+    #[arg(long, default_value_t = 0)]
+    rivals: u32,
     /// After how many further effects a late one may land, beside at rest.
     #[arg(long, value_delimiter = ',', default_value = "1,3,8")]
     later: Vec<u64>,
@@ -42,14 +48,18 @@ pub(crate) struct EnumerateArgs {
     /// Writes a table between the marks of this page.
     #[arg(long)]
     write: Option<PathBuf>,
+    /// The name of the marks.
+    #[arg(long, default_value = "enumerations")]
+    mark: String,
 }
 
 impl EnumerateArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         let mut good = true;
         let mut table = vec![
-            "| scenario | crashes | faults | schedules | violations | seconds |".to_owned(),
-            "|---|---|---|---|---|---|".to_owned(),
+            "| scenario | effects | crashes | faults | cancels | second operators | schedules | violations | seconds |"
+                .to_owned(),
+            "|---|---|---|---|---|---|---|---|---|".to_owned(),
         ];
         for name in names(&self.op) {
             let Some(prepared) = prepare(&name)? else {
@@ -57,7 +67,7 @@ impl EnumerateArgs {
                 continue;
             };
             let settings = Settings {
-                budget: Budget::new(self.crashes, self.faults, &self.later),
+                budget: self.budget(),
                 threads: self.threads,
                 within: Duration::from_secs(self.within),
                 stop_at_first: !self.keep_going,
@@ -67,9 +77,12 @@ impl EnumerateArgs {
             let found = enumerate(&prepared, &settings);
             good &= found.broken == 0;
             table.push(format!(
-                "| {name} | {} | {} | {}{} | {} | {:.0} |",
+                "| {name} | {} | {} | {} | {} | {} | {}{} | {} | {:.0} |",
+                prepared.effects,
                 self.crashes,
                 self.faults,
+                self.cancels,
+                self.rivals,
                 found.schedules,
                 if found.complete { "" } else { " (not all)" },
                 found.broken,
@@ -78,6 +91,7 @@ impl EnumerateArgs {
             if self.json {
                 let object = json!({
                     "scenario": name, "crashes": self.crashes, "faults": self.faults,
+                    "cancels": self.cancels, "rivals": self.rivals,
                     "schedules": found.schedules, "violations": found.broken,
                     "complete": found.complete, "seconds": found.took.as_secs_f64(),
                     "effects": prepared.effects, "most_effects": found.most_effects,
@@ -101,9 +115,14 @@ impl EnumerateArgs {
             }
         }
         if let Some(page) = &self.write {
-            super::write_between(page, "enumerations", &table)?;
+            super::write_between(page, &self.mark, &table)?;
         }
         Ok(good)
+    }
+
+    fn budget(&self) -> Budget {
+        let budget = Budget::new(self.crashes, self.faults, &self.later);
+        Budget { cancels: self.cancels, rivals: self.rivals, ..budget }
     }
 
     fn show(&self, name: &str, report: &Report) -> Result<(), String> {
@@ -117,6 +136,8 @@ impl EnumerateArgs {
             scenario: name.to_owned(),
             crashes: self.crashes,
             faults: self.faults,
+            cancels: self.cancels,
+            rivals: self.rivals,
             later: self.later.clone(),
             choices: report.schedule(),
         };
@@ -127,6 +148,9 @@ impl EnumerateArgs {
 }
 
 fn names(op: &str) -> Vec<String> {
+    if op == "pairs" {
+        return scenario::pairs().iter().map(|scenario| scenario.name.to_owned()).collect();
+    }
     if op == "all" {
         return scenario::all().iter().map(|scenario| scenario.name.to_owned()).collect();
     }

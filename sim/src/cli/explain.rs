@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use sim::choice::{self, Choices};
-use sim::fate::Budget;
 use sim::play::play;
 use sim::shrink::shrink as make_small;
 
@@ -30,7 +29,7 @@ pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
             let Some(prepared) = super::enumerate::prepare(&schedule.scenario)? else {
                 return Ok(false);
             };
-            let budget = Budget::new(schedule.crashes, schedule.faults, &schedule.later);
+            let budget = schedule.budget();
             let report = prepared.run(&mut Choices::recorded(answers), budget, true);
             report.trace.iter().for_each(|line| println!("{line}"));
             report.violations.iter().for_each(|violation| println!("  VIOLATION {violation}"));

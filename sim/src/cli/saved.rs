@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sim::fate::Budget;
 use sim::story::Story;
 
 /// The run of an enumeration.
@@ -15,10 +16,24 @@ pub(crate) struct Schedule {
     pub(crate) crashes: u32,
     /// How many faults it allows.
     pub(crate) faults: u32,
+    /// How many cancels it allows.
+    #[serde(default)]
+    pub(crate) cancels: u32,
+    /// How many second operators it allows.
+    #[serde(default)]
+    pub(crate) rivals: u32,
     /// When late effects may land.
     pub(crate) later: Vec<u64>,
     /// The choices: `position=answer,…`.
     pub(crate) choices: String,
+}
+
+impl Schedule {
+    /// What it allows.
+    pub(crate) fn budget(&self) -> Budget {
+        let budget = Budget::new(self.crashes, self.faults, &self.later);
+        Budget { cancels: self.cancels, rivals: self.rivals, ..budget }
+    }
 }
 
 /// What a file holds.

@@ -8,8 +8,8 @@ use proto_core::daemon::{Completion, Effect, EffectKind, Input, RoutesRequest};
 use proto_core::runtime::{RuntimeError, RuntimeRequest};
 use proto_core::store::{StoreError, StoreReply, StoreRequest};
 
-use super::{Cluster, Flight, UnderWay, unknown};
-use crate::fate::{Fate, Later};
+use super::{Cluster, Event, Flight, UnderWay, unknown};
+use crate::fate::{Fate, Later, Place};
 use crate::invariants::Seen;
 use crate::trace::Kind;
 use crate::world::bus::{Open, Origin, place};
@@ -29,7 +29,9 @@ impl Cluster<'_> {
         let me = &self.world.machines[machine];
         let own = matches!(&effect.kind, EffectKind::Send { to, .. } if to == me);
         let alone = self.machines.len() == 1;
-        let fate = self.fates.of(machine, &effect.kind, own, alone, || short(&effect.kind));
+        let asked = self.cancellable.is_some_and(|(asked, _)| asked == machine);
+        let at = Place { own, alone, asked };
+        let fate = self.fates.of(machine, &effect.kind, at, || short(&effect.kind));
         let number = self.effects;
         self.trace.mix(effect.id.0);
         let peer = match &effect.kind {
@@ -47,6 +49,10 @@ impl Cluster<'_> {
         }
         match fate {
             Fate::Normal => self.carry_out(machine, effect, Some(origin)),
+            Fate::Cancel => {
+                self.schedule(Duration::ZERO, Event::Cancel);
+                self.carry_out(machine, effect, Some(origin));
+            }
             Fate::CrashBefore => self.crash(machine),
             Fate::CrashAfter => {
                 self.carry_out(machine, effect, Some(origin));

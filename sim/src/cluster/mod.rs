@@ -102,6 +102,8 @@ pub(crate) enum Event {
     PowerOn {
         machine: usize,
     },
+    /// The operator cancels what can be cancelled.
+    Cancel,
     /// Whoever drives the cluster asked for this.
     Driver(u64),
 }
@@ -171,6 +173,8 @@ pub struct Cluster<'a> {
     pub trace: Trace,
     /// How many crashes and pauses there were.
     pub crashes: u32,
+    /// Where something was asked for last, until its result is told: its operator may cancel.
+    cancellable: Option<(usize, OperationHandle)>,
     pub(crate) machines: Vec<Machine>,
     pub(crate) bus: Bus,
     pub(crate) under_way: BTreeMap<u64, UnderWay>,
@@ -206,6 +210,7 @@ impl<'a> Cluster<'a> {
             told: Vec::new(),
             trace: Trace::new(false),
             crashes: 0,
+            cancellable: None,
             bus: Bus::default(),
             under_way: BTreeMap::new(),
             waiting_for_routes: Vec::new(),
@@ -248,6 +253,7 @@ impl<'a> Cluster<'a> {
             _ => None,
         };
         self.note(Some(machine), Kind::Asked, operation.cloned().as_ref(), || said(&submission));
+        self.cancellable = Some((machine, handle));
         self.input(machine, Input::Submit { handle, submission });
         Some(handle)
     }
@@ -395,6 +401,11 @@ impl<'a> Cluster<'a> {
             }
             Event::Wake { machine } => self.wake(machine),
             Event::PowerOn { machine } => self.power_on(machine),
+            Event::Cancel => {
+                if let Some((machine, handle)) = self.cancellable {
+                    self.cancel(machine, handle);
+                }
+            }
             Event::Driver(_) => unreachable!("the step hands it out"),
         }
     }
@@ -458,6 +469,9 @@ impl<'a> Cluster<'a> {
         let operation = event.result().and_then(operation_of).cloned();
         self.note(Some(machine), Kind::Says, operation.as_ref(), || told(event));
         if let Some(result) = event.result() {
+            if self.cancellable == Some((machine, event.handle)) {
+                self.cancellable = None;
+            }
             self.results.insert(event.handle, result.clone());
             self.told.push(event.handle);
         }
