@@ -21,6 +21,7 @@ use proto_core::daemon::{
     RoutesRequest,
 };
 use proto_core::id::OperationId;
+use proto_core::runtime::{RuntimeError, RuntimeReply};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::clock;
@@ -277,12 +278,26 @@ impl Ports {
                 })
             }
             EffectKind::Runtime(request) => {
-                Completion::Runtime(self.runtime.execute(request).await)
+                Completion::Runtime(self.with_own_disk(self.runtime.execute(request).await))
             }
             EffectKind::Persist(fence) => Completion::Persist(self.persist(fence).await),
             EffectKind::Routes(request) => Completion::Routes(self.routes(request).await),
             EffectKind::Reply { .. } => unreachable!("answered by the driver"),
         }
+    }
+
+    /// The runtime's disk may be another one than that of the daemon and the store's server, which need room too.
+    fn with_own_disk(
+        &self,
+        mut outcome: Outcome<RuntimeReply, RuntimeError>,
+    ) -> Outcome<RuntimeReply, RuntimeError> {
+        if let Outcome::Ok(RuntimeReply::Facts(facts)) = &mut outcome {
+            match files::disk_free(&self.fence_file) {
+                Ok(free) => facts.disk_free_bytes = facts.disk_free_bytes.min(free),
+                Err(error) => tracing::warn!(%error, "the free space of the data directory"),
+            }
+        }
+        outcome
     }
 
     async fn persist(&self, fence: FenceFile) -> Result<(), String> {

@@ -85,6 +85,11 @@ fn what_an_operator_does_wrong_is_told_with_the_next_command_and_changes_nothing
 }
 
 #[test]
+fn a_full_disk_is_told_and_room_is_all_the_help_it_needs() {
+    short("full-disk");
+}
+
+#[test]
 fn a_malformed_configuration_is_refused_with_its_line() {
     short("configuration");
 }

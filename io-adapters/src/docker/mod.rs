@@ -258,7 +258,7 @@ impl Docker {
         let mut facts = RuntimeFacts {
             cpu_total_millis: u32::try_from(info.ncpu.unwrap_or(0)).unwrap_or(0) * 1000,
             memory_total_bytes: u64::try_from(info.mem_total.unwrap_or(0)).unwrap_or(0),
-            disk_free_bytes: disk_free(std::path::Path::new(&root))
+            disk_free_bytes: crate::files::disk_free(std::path::Path::new(&root))
                 .map_err(|error| Trouble::Failed(error::other(&format!("{root}: {error}"))))?,
             ..RuntimeFacts::default()
         };
@@ -342,10 +342,4 @@ pub(crate) fn port_taken(port: u16) -> bool {
     };
     taken(TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)))
         || taken(TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)))
-}
-
-/// Free bytes of the file system that holds `path`, as an unprivileged process could use them.
-pub(crate) fn disk_free(path: &std::path::Path) -> std::io::Result<u64> {
-    let statistics = rustix::fs::statvfs(path)?;
-    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
 }

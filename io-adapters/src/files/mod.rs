@@ -63,6 +63,16 @@ fn parent(path: &Path) -> &Path {
     }
 }
 
+/// Free bytes of the file system that holds `path`, as an unprivileged process could use them.
+///
+/// # Errors
+///
+/// If the operating system does not say.
+pub fn disk_free(path: &Path) -> io::Result<u64> {
+    let statistics = rustix::fs::statvfs(path)?;
+    Ok(statistics.f_bavail.saturating_mul(statistics.f_frsize))
+}
+
 fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     // Unique in this process by the counter, among processes by the pid; a file left by an earlier process with the
     // same pid makes `create_new` fail, so it is removed first.

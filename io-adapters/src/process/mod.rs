@@ -53,7 +53,8 @@ pub use detached::{Held, spawn_detached};
 pub use identity::{ProcessIdentity, exit_watch, is_alive, terminate};
 pub use supervise::supervise;
 
-use crate::docker::{disk_free, port_taken};
+use crate::docker::port_taken;
+use crate::files::disk_free;
 use crate::runtime::{Exec, LogLines};
 use exec::{other, reason};
 use identity::wait_blocking;

@@ -13,6 +13,7 @@ use proto_core::api::views::{
     SilentMachine, StatusView, StoreView,
 };
 use proto_core::coordination::command::{Command, CommandBody, CommandReply, MachineObservation};
+use proto_core::deploy::plan::MIN_DISK_FREE;
 use proto_core::deploy::spec::Manifest;
 use proto_core::digest::Digest;
 use proto_core::id::{MachineId, Namespace, OperationId};
@@ -255,6 +256,18 @@ async fn ask(
     }
 }
 
+/// Whether a deploy would find room enough beside the daemon and the store's server.
+fn disk(data_dir: &std::path::Path) -> Result<String, (String, &'static str)> {
+    let free = io_adapters::files::disk_free(data_dir)
+        .map_err(|error| (format!("{}: {error}", data_dir.display()), "df -h"))?;
+    let told = format!("{} MiB free at {}", free >> 20, data_dir.display());
+    if free < MIN_DISK_FREE {
+        let wanted = MIN_DISK_FREE >> 20;
+        return Err((format!("{told}: a deploy wants {wanted} MiB, make room"), "df -h"));
+    }
+    Ok(told)
+}
+
 /// `GET /v1/doctor`: each part asked, with the next command where something is wrong.
 pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorCheck>> {
     let mut checks = Vec::new();
@@ -287,6 +300,7 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
         };
         add(&component.name, result);
     }
+    add("disk", disk(&api.config.data_dir));
     let machine = ask(&api, &api.config.machine.id, None).await;
     add(
         "runtime",

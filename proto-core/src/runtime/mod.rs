@@ -270,7 +270,7 @@ pub struct RuntimeFacts {
     pub cpu_total_millis: u32,
     /// Memory in bytes.
     pub memory_total_bytes: u64,
-    /// Free bytes where the runtime keeps its data.
+    /// Free bytes where the runtime keeps its data, or where the daemon and the store's server keep theirs: the lesser.
     pub disk_free_bytes: u64,
 }
 

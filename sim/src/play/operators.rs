@@ -166,6 +166,7 @@ impl Play<'_> {
                     "LEASE_HELD"
                         | "OPERATION_UNFINISHED"
                         | "STORE_AWAY"
+                        | "STORE_REFUSED"
                         | "CONTENDED"
                         | "MACHINE_SILENT"
                 );

@@ -2,10 +2,12 @@
 //!
 //! Listens on `PORT` of `LISTEN` (default 127.0.0.1). `/healthz` answers 200, `/slow?ms=N` answers after N milliseconds, everything else
 //! answers with `VERSION`. After SIGTERM it takes no new connections, answers what it has begun to read, and exits with 0. `CRASH` makes it
-//! write that text to stderr and exit with 3 at once; `NEVER_READY` makes `/healthz` answer 503 and say so on stderr.
+//! write that text to stderr and exit with 3 at once; `NEVER_READY` makes `/healthz` answer 503 and say so on stderr, `READY_AFTER_MS` for so
+//! long.
 
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -13,7 +15,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+static STARTED: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 fn main() -> ExitCode {
+    LazyLock::force(&STARTED);
     if let Ok(text) = std::env::var("CRASH") {
         eprintln!("{text}");
         return ExitCode::from(3);
@@ -92,6 +97,10 @@ async fn answer(path: &str, version: &str) -> (&'static str, String) {
     if path == "/healthz" && std::env::var("NEVER_READY").is_ok() {
         eprintln!("not ready: the lab says so");
         return ("503 Service Unavailable", "not ready".to_owned());
+    }
+    let ready_after = std::env::var("READY_AFTER_MS").ok().and_then(|ms| ms.parse().ok());
+    if path == "/healthz" && STARTED.elapsed() < Duration::from_millis(ready_after.unwrap_or(0)) {
+        return ("503 Service Unavailable", "not yet".to_owned());
     }
     if let Some(ms) = path.strip_prefix("/slow?ms=") {
         tokio::time::sleep(Duration::from_millis(ms.parse().unwrap_or(0))).await;

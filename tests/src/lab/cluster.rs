@@ -27,7 +27,8 @@ use super::{Parts, RuntimeParts};
 
 /// Where the workload is reached.
 pub const HOST: &str = "web.lab.test";
-const SIDECARS: [&str; 3] = ["nats", "gateway", "dns"];
+/// What the daemon keeps running.
+pub(super) const SIDECARS: [&str; 3] = ["nats", "gateway", "dns"];
 /// How long anything that is waited for may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -52,6 +53,15 @@ impl Cluster {
     /// If it is not ready within half a minute.
     pub async fn start(parts: &Parts) -> anyhow::Result<Self> {
         let directory = tempfile::Builder::new().prefix("ployz-lab-").tempdir()?.keep();
+        Self::start_in(parts, directory).await
+    }
+
+    /// The same in this directory.
+    ///
+    /// # Errors
+    ///
+    /// If it is not ready within half a minute.
+    pub async fn start_in(parts: &Parts, directory: PathBuf) -> anyhow::Result<Self> {
         let [gateway, dns, nats] = free_ports()?;
         let mut command = Command::new(&parts.ployzd);
         command.args(["init", "--name", "lab", "--data-dir"]).arg(&directory);
@@ -200,6 +210,12 @@ impl Cluster {
     #[must_use]
     pub fn api(&self) -> Api {
         Api { socket: self.directory.join("ployzd.sock") }
+    }
+
+    /// What it was made of.
+    #[must_use]
+    pub fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// `ployzctl` in the cluster's directory, asking its daemon.

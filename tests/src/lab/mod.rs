@@ -16,6 +16,7 @@ mod cluster;
 mod crashes;
 mod ctl;
 mod faults;
+mod full_disk;
 mod image;
 mod load;
 mod lost_commit;
@@ -228,6 +229,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "bad-input",
         shows: "wrong manifests, taken ports and host names, sockets, Ctrl-C, as ployzctl tells them: code, next command, nothing changed",
         run: |lab| Box::pin(bad_input::all(lab)),
+    },
+    Scenario {
+        name: "full-disk",
+        shows: "the cluster's disk full, before a deploy and in the middle of one: told, the old version serves, room is all the help it needs",
+        run: |lab| Box::pin(full_disk::all(lab)),
     },
     Scenario {
         name: "configuration",

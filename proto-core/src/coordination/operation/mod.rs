@@ -35,7 +35,7 @@ use crate::coordination::command::MachineObservation;
 use crate::daemon::{Completion, EffectKind};
 use crate::id::{MachineId, OperationId};
 use crate::random::Random;
-use crate::store::{Facts, Scope, StoreReply, Versioned};
+use crate::store::{Facts, Scope, StoreError, StoreReply, Versioned};
 use crate::time::{Time, UnixTime};
 
 /// How long a lease lives without a renewal.
@@ -390,11 +390,36 @@ fn store_away(detail: &str) -> ErrorBody {
         .next("ployzctl doctor")
 }
 
-type StoreOutcome = Outcome<StoreReply, crate::store::StoreError>;
+/// Why the store did not do it. One that answers and refuses is not away, and whoever is told so would look in the wrong place.
+fn store_failed(error: &StoreError) -> ErrorBody {
+    match error {
+        StoreError::Refused(why) => {
+            let message = format!(
+                "the store takes no writes: {why}. A full disk of a store's machine is one reason"
+            );
+            ErrorBody::new("STORE_REFUSED", message).next("ployzctl doctor")
+        }
+        StoreError::Conflict | StoreError::InFlight | StoreError::Unavailable(_) => {
+            store_away(&error.to_string())
+        }
+    }
+}
+
+type StoreOutcome = Outcome<StoreReply, StoreError>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_store_that_refuses_is_not_said_to_be_away() {
+        let refused = store_failed(&StoreError::Refused("no room (10176)".to_owned()));
+        assert_eq!(refused.code, "STORE_REFUSED");
+        assert!(refused.message.contains("no room (10176). A full disk"), "{}", refused.message);
+        assert_eq!(refused.next.as_deref(), Some("ployzctl doctor"));
+        let away = store_failed(&StoreError::Unavailable("nobody answers".to_owned()));
+        assert_eq!(away.code, "STORE_AWAY");
+    }
 
     #[test]
     fn a_cancel_promises_to_undo_only_what_can_be_undone() {

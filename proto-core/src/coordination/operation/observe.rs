@@ -1,6 +1,6 @@
 //! Looking before deciding: facts from the store, observations from the machines, then the plan.
 
-use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away};
+use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationResult, Submission};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply};
@@ -51,7 +51,7 @@ impl Operation {
                 .map_err(|error| {
                     ErrorBody::new("FACT_UNREADABLE", error.to_string()).next("ployzctl doctor")
                 }),
-            Outcome::Failed(error) => Err(store_away(&error.to_string())),
+            Outcome::Failed(error) => Err(store_failed(&error)),
             _ => Err(store_away("a read was not answered")),
         };
         let facts = match facts {

@@ -3,7 +3,7 @@
 use super::lease::HeldLease;
 use super::{
     LEASE_RENEW, Operation, PATIENCE, RESOLVE_PATIENCE, RETRY, Reading, State, StoreOutcome, Tag,
-    store_away,
+    store_away, store_failed,
 };
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationResult};
@@ -417,18 +417,18 @@ impl Operation {
         since: Time,
         error: &StoreError,
     ) {
-        let away = store_away(&error.to_string());
+        let failed = store_failed(error);
         match pending.what {
             // Nothing was changed yet, or nothing of what is already there: whoever comes next adopts it.
-            Batch::Take { adopt: false } => self.refuse(away),
-            Batch::Take { adopt: true } => self.interrupt(away),
+            Batch::Take { adopt: false } => self.refuse(failed),
+            Batch::Take { adopt: true } => self.interrupt(failed),
             _ if matches!(error, StoreError::Unavailable(_) | StoreError::InFlight)
                 && now.since(since) < PATIENCE =>
             {
                 self.write_later(now, pending);
             }
-            Batch::Revisions { .. } | Batch::Commit => self.abort(now, wall, away),
-            Batch::Abort | Batch::Landed | Batch::Finish => self.interrupt(away),
+            Batch::Revisions { .. } | Batch::Commit => self.abort(now, wall, failed),
+            Batch::Abort | Batch::Landed | Batch::Finish => self.interrupt(failed),
         }
     }
 

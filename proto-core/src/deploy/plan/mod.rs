@@ -32,6 +32,9 @@ use crate::store::facts::{Claim, Commit, CommittedInstance, CommittedService, VE
 use crate::store::{Facts, Key};
 use crate::time::UnixTime;
 
+/// A machine with less room on its disk gets no new instance: it needs some for the instance, its logs, and what the store writes.
+pub const MIN_DISK_FREE: u64 = 32 << 20;
+
 /// What the planner says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Planned {
@@ -386,6 +389,17 @@ impl<'a> Planner<'a> {
         for (placed, spec) in &slots.new {
             let machine = &placed.instance.machine;
             let seen = &self.observations[machine];
+            let free = seen.facts.disk_free_bytes;
+            if free < MIN_DISK_FREE {
+                let message = format!(
+                    "machine {machine}, where service {} gets an instance, has {} KiB left on its disk; {} are wanted",
+                    placed.service,
+                    free >> 10,
+                    super::units::memory(MIN_DISK_FREE)
+                );
+                let next = format!("df -h, on machine {machine}");
+                return Err(ErrorBody::new("DISK_FULL", message).next(next));
+            }
             let image = &spec.workload.image;
             if seen.runtime == "process" {
                 if !(image.is_empty() || image == "host") {

@@ -276,6 +276,22 @@ fn a_port_that_a_stranger_listens_on_everywhere_is_refused_with_the_next_command
 }
 
 #[test]
+fn a_machine_whose_disk_is_full_gets_no_instance_and_still_gives_up_what_it_has() {
+    let mut world = World::subnets();
+    world.apply(&deploy("a", "app:v1", 2, "")).unwrap();
+    for seen in world.seen.values_mut() {
+        seen.facts.disk_free_bytes = super::MIN_DISK_FREE - 1;
+    }
+    let Planned::Refused(error) = world.plan(&deploy("a", "app:v2", 2, "")) else {
+        panic!("a refusal")
+    };
+    assert_eq!(error.code, "DISK_FULL");
+    assert!(error.message.contains("32767 KiB left") && error.message.contains("32MiB"), "{error}");
+    assert!(error.next.is_some_and(|next| next.contains("df -h")));
+    assert!(world.apply(&deploy("a", "app:v1", 1, "")).is_ok(), "fewer instances make room");
+}
+
+#[test]
 fn an_address_that_was_left_is_not_taken_by_another_namespace_at_once() {
     let mut world = World::subnets();
     let first = world.apply(&deploy("a", "app:v1", 2, "")).unwrap();
