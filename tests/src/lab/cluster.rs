@@ -113,15 +113,32 @@ impl Cluster {
     ///
     /// If it runs already or cannot be started.
     pub fn spawn(&mut self, env: &[(&str, &str)]) -> anyhow::Result<()> {
+        let mut command = Command::new(&self.parts.ployzd);
+        command.envs(env.iter().copied());
+        self.spawn_by(command)
+    }
+
+    /// Starts the daemon in a network namespace of its own, with its loopback up. Only root may.
+    ///
+    /// # Errors
+    ///
+    /// If it runs already or cannot be started.
+    pub fn spawn_elsewhere(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new("unshare");
+        let then = "ip link set lo up && exec \"$0\" \"$@\"";
+        command.args(["--net", "sh", "-c", then]).arg(&self.parts.ployzd);
+        self.spawn_by(command)
+    }
+
+    fn spawn_by(&mut self, mut command: Command) -> anyhow::Result<()> {
         ensure!(self.daemon.is_none(), "the daemon runs already");
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.directory.join("ployzd.log"))?;
-        let child = Command::new(&self.parts.ployzd)
+        let child = command
             .args(["run", "--config"])
             .arg(self.directory.join("ployzd.toml"))
-            .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)

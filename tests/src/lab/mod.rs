@@ -10,6 +10,7 @@
 //! | `wire` | a proxy in front of nats-server that loses a message |
 //! | the others | the scenarios |
 
+mod adoption;
 mod bad_input;
 mod client;
 mod cluster;
@@ -217,8 +218,8 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "adoption",
-        shows: "a changed sidecar is made anew, exactly that one; a reused pid is left alone",
-        run: |lab| Box::pin(survival::adoption(lab)),
+        shows: "each part of a sidecar's identity changed alone makes exactly that one new; strangers and a reused pid are left alone",
+        run: |lab| Box::pin(adoption::all(lab)),
     },
     Scenario {
         name: "faults",
