@@ -263,7 +263,8 @@ impl Processes {
                 let lock = all.lock(&name)?;
                 let (place, _) = all.existing(&name)?;
                 let wanted = place.wanted().map_err(|e| reason(&e))?;
-                if wanted.run && supervised(&place)? {
+                // A supervisor whose instance has ended for good ends too, a moment later, and starts nothing any more.
+                if wanted.run && supervised(&place)? && !has_exited(&place)? {
                     return Ok(None);
                 }
                 let role = if wanted.run && all.is_unsupervised(&place)? && workload_runs(&place)? {
@@ -534,6 +535,11 @@ fn supervised(place: &Place) -> Result<bool, RuntimeError> {
         Some(state) => is_alive(&state.supervisor).map_err(|e| reason(&e)),
         None => Ok(false),
     }
+}
+
+fn has_exited(place: &Place) -> Result<bool, RuntimeError> {
+    let state = place.state().map_err(|e| reason(&e))?;
+    Ok(state.is_some_and(|state| matches!(state.phase, Phase::Exited(_))))
 }
 
 fn workload_runs(place: &Place) -> Result<bool, RuntimeError> {
