@@ -14,7 +14,7 @@ FIGURE ?=
 SEED ?= $(shell date +%s)
 FOR ?= 3m
 
-.PHONY: help setup build test check demo lab lab-docker lab-parts bench sim
+.PHONY: help setup build test check conformance demo lab lab-docker lab-parts bench sim
 
 TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # What the lab runs as ployzd. Not where cargo puts it: there is the one that ships.
@@ -23,6 +23,7 @@ export PLOYZD := $(TARGET)/lab/ployzd
 help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
 	@echo "make test    everything that is checked: format, lints, docs, unit tests, simulation, real parts"
+	@echo "make conformance  the simulator's models beside the real parts, every claim 500 times"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one"
 	@echo "make sim     the simulator: one crash everywhere, then fresh stories for FOR=3m; SEED=n to repeat"
 	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
@@ -44,6 +45,10 @@ check:
 # The lab's short scenarios are among the tests; `make lab` runs the long ones.
 test: setup check lab-parts
 	scripts/with-docker.sh $(CARGO) test --locked --workspace -- $(TEST_FLAGS)
+
+# In `make test` every claim is compared a few times only.
+conformance: setup
+	PLOYZ_CONFORMANCE=full scripts/with-docker.sh $(CARGO) test --locked -p tests --test conformance_kv --test conformance_runtime -- --nocapture
 
 demo:
 	scripts/demo.sh

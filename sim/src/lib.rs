@@ -3,6 +3,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`choice`] | the one source of choices: exhaustive, seeded, recorded |
+//! | [`claims`] | what the models claim to do as the real parts do |
 //! | [`world`] | models of the store, the runtimes, the bus, the gateway |
 //! | [`cluster`] | whole nodes against the world on one clock |
 //! | [`scenario`] | what is tried |
@@ -14,6 +15,7 @@
 //! | [`invariants`] | what must hold, a file each |
 
 pub mod choice;
+pub mod claims;
 pub mod cluster;
 pub mod enumerate;
 pub mod fate;

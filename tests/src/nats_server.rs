@@ -200,6 +200,19 @@ impl TestNats {
         }
     }
 
+    /// Asks the process to end (SIGTERM), and waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        self.signal(rustix::process::Signal::TERM)?;
+        if let Some(mut child) = self.child.take() {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
     /// `kill -9` and a start on the same directory.
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use proto_core::id::InstanceName;
 use proto_core::runtime::{
-    InstanceSpec, InstanceState, ObservedInstance, RestartPolicy, RuntimeError, RuntimeFacts,
-    RuntimeReply, RuntimeRequest,
+    InstanceSpec, InstanceState, ObservedInstance, Probe, RestartPolicy, RuntimeError,
+    RuntimeFacts, RuntimeReply, RuntimeRequest,
 };
 use proto_core::time::{Time, UnixTime};
 
@@ -63,8 +63,10 @@ pub struct Instance {
     pub started: Option<Time>,
     /// When it was first started, for the start time that is shown.
     wall: UnixTime,
-    /// It exited by a stop, with this code.
+    /// It ended, with this code, and is not started again.
     stopped: Option<i32>,
+    /// How often it was started again by the runtime before it was started last.
+    restarts: u32,
     /// It ran when its machine lost power.
     interrupted: bool,
 }
@@ -76,10 +78,12 @@ impl Instance {
                 Some(code) => InstanceState::Exited { code },
                 None => InstanceState::Created,
             };
-            return (state, 0);
+            return (state, self.restarts);
         };
         let Behaviour::Exits(code) = Behaviour::of(&self.spec.workload.image) else {
-            return (InstanceState::Running, 0);
+            let up = started <= now;
+            let state = if up { InstanceState::Running } else { InstanceState::Restarting };
+            return (state, self.restarts);
         };
         let again = match self.spec.workload.restart {
             RestartPolicy::Always => true,
@@ -91,7 +95,7 @@ impl Instance {
             let exited = ran >= EXIT_AFTER;
             return (
                 if exited { InstanceState::Exited { code } } else { InstanceState::Running },
-                0,
+                self.restarts,
             );
         }
         let round = (EXIT_AFTER + RESTART_PAUSE).as_nanos();
@@ -105,7 +109,7 @@ impl Instance {
     #[must_use]
     pub fn serves(&self, now: Time) -> bool {
         match Behaviour::of(&self.spec.workload.image) {
-            Behaviour::ReadyAfter(after) => self.started.is_some_and(|at| now.since(at) >= after),
+            Behaviour::ReadyAfter(after) => self.started.is_some_and(|at| at + after <= now),
             _ => false,
         }
     }
@@ -148,6 +152,10 @@ pub enum Wrong {
     StopRemoves,
     /// A start of what is not there succeeds.
     StartInvents,
+    /// A stop of what has exited makes its code that of a stop.
+    StopForgetsCode,
+    /// What exits is never started again.
+    NoRestarts,
 }
 
 impl Runtime {
@@ -198,6 +206,7 @@ impl Runtime {
             if there.spec.workload.restart == RestartPolicy::No {
                 (there.started, there.stopped) = (None, Some(1));
             } else {
+                there.restarts += 1;
                 (there.started, there.wall) = (Some(now + RESTART_PAUSE), wall);
             }
         }
@@ -234,15 +243,21 @@ impl Runtime {
                 self.changes += u64::from(self.instances.remove(instance).is_some());
                 Ok(RuntimeReply::Done)
             }
-            RuntimeRequest::Probe { instance, .. } => {
+            RuntimeRequest::Probe { instance, probe, .. } => {
                 let there = self.instances.get(instance);
+                // A command needs an instance to run in; a request over the network does not.
+                if there.is_none() && matches!(probe, Probe::Exec { .. }) {
+                    return Err(RuntimeError::NoSuchInstance { instance: instance.clone() });
+                }
                 let ready = there.is_some_and(|there| there.serves(now));
                 let result = if ready { Ok(()) } else { Err("connection refused".to_owned()) };
                 Ok(RuntimeReply::Probed(result))
             }
             RuntimeRequest::Logs { instance, .. } => {
-                let there = self.instances.contains_key(instance);
-                Ok(RuntimeReply::Logs(there.then(|| "a line".to_owned()).into_iter().collect()))
+                if !self.instances.contains_key(instance) {
+                    return Err(RuntimeError::NoSuchInstance { instance: instance.clone() });
+                }
+                Ok(RuntimeReply::Logs(vec!["a line".to_owned()]))
             }
             RuntimeRequest::Settle { .. } => Ok(RuntimeReply::Done),
             RuntimeRequest::Facts { images, .. } => {
@@ -272,14 +287,19 @@ impl Runtime {
         if self.instances.contains_key(&spec.name) && !shared {
             return Err(RuntimeError::NameTaken { instance: spec.name.clone() });
         }
+        let mut spec = spec.clone();
+        if self.wrong == Some(Wrong::NoRestarts) {
+            spec.workload.restart = RestartPolicy::No;
+        }
         let instance = Instance {
-            spec: spec.clone(),
+            spec,
             started: Some(now),
             wall,
             stopped: None,
+            restarts: 0,
             interrupted: false,
         };
-        self.instances.insert(spec.name.clone(), instance);
+        self.instances.insert(instance.spec.name.clone(), instance);
         self.changes += 1;
         Ok(RuntimeReply::Done)
     }
@@ -297,6 +317,7 @@ impl Runtime {
                 let (state, _) = there.state(now);
                 if !matches!(state, InstanceState::Running | InstanceState::Restarting) {
                     (there.started, there.wall, there.stopped) = (Some(now), wall, None);
+                    there.restarts = 0;
                     self.changes += 1;
                 }
                 Ok(RuntimeReply::Done)
@@ -312,7 +333,12 @@ impl Runtime {
             None => {}
             Some(there) => {
                 // What has ended by itself keeps its code.
-                there.stopped = match there.state(now).0 {
+                let (state, restarts) = there.state(now);
+                there.restarts = restarts;
+                there.stopped = match state {
+                    InstanceState::Exited { .. } if self.wrong == Some(Wrong::StopForgetsCode) => {
+                        Some(143)
+                    }
                     InstanceState::Exited { code } => Some(code),
                     InstanceState::Running | InstanceState::Restarting => Some(143),
                     InstanceState::Created => None,
