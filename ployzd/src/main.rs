@@ -95,6 +95,8 @@ fn main() -> ExitCode {
         )
         .with_ansi(false)
         .with_writer(std::io::stderr)
+        // A line that cannot be written, as on a full disk, is lost. To complain about it on stderr would be a panic.
+        .log_internal_errors(false)
         .init();
     let result = match args.role {
         Role::Init(args) => init::init(args),

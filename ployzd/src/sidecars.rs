@@ -4,6 +4,7 @@
 //! [`proto_core::services`].
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
@@ -22,7 +23,8 @@ use io_adapters::process::{
 };
 use proto_core::digest::Digest;
 use proto_core::services::{
-    Component, Decision, Effect, Identity, Input, Observed, ProcessState, Record, Supervisor, adopt,
+    Component, Decision, DiskChange, Effect, Identity, Input, Observed, ProcessState, Record,
+    StoreDisk, Supervisor, adopt,
 };
 use tokio::task::JoinHandle;
 
@@ -34,7 +36,7 @@ use crate::roles::RoleConfig;
 
 /// How long a sidecar may take to end before it is killed.
 const GRACE: Duration = Duration::from_secs(35);
-/// Between two looks at a sidecar that cannot be watched.
+/// Between two looks at a sidecar that cannot be watched, and at the disk of the store's server.
 const LOOK: Duration = Duration::from_secs(1);
 /// How much of the disk the store may take.
 const MAX_FILE_STORE: u64 = 4 << 30;
@@ -115,14 +117,17 @@ impl Sidecars {
                     Ok(process) => {
                         self.set_running(component, Some(process.clone()));
                         supervisor.handle_input(clock::now(), Input::Started(attempt));
-                        end_of(&process, exit_watch(&process), |error| {
+                        let ended = end_of(&process, exit_watch(&process), |error| {
                             let message = format!(
                                 "process {} cannot be watched ({error}); it is looked at every second instead",
                                 process.pid
                             );
                             self.tell(component, "SIDECAR_UNWATCHED", message);
-                        })
-                        .await;
+                        });
+                        tokio::select! {
+                            () = ended => {}
+                            never = self.follow_disk(component, &process) => match never {},
+                        }
                         self.set_running(component, None);
                         let message = format!("process {} ended", process.pid);
                         self.tell(component, "SIDECAR_DIED", message);
@@ -134,6 +139,37 @@ impl Sidecars {
             let Some((at, _)) = supervisor.poll_timeout() else { return };
             tokio::time::sleep_until(clock::instant(at)).await;
             supervisor.handle_input(clock::now(), Input::Tick);
+        }
+    }
+
+    /// Looks at the disk of the store's server, and ends it where it has to be started anew.
+    async fn follow_disk(&self, component: Component, process: &ProcessIdentity) -> Infallible {
+        if component != Component::Nats {
+            return std::future::pending().await;
+        }
+        let mut disk = StoreDisk::default();
+        loop {
+            // One that cannot be looked at now is looked at again.
+            let free = files::disk_free(&self.config.data_dir).ok();
+            match free.and_then(|free| disk.seen(free)) {
+                None => {}
+                Some(DiskChange::Full) => {
+                    let at = self.config.data_dir.display();
+                    let message = format!("the disk of {at} is full: nothing can be changed");
+                    self.tell(component, "STORE_DISK_FULL", message);
+                }
+                Some(DiskChange::Freed) => {
+                    let message = format!(
+                        "there is room again; process {} does not write again by itself and is started anew",
+                        process.pid
+                    );
+                    self.tell(component, "STORE_DISK_FREED", message);
+                    if let Err(error) = terminate(process, GRACE).await {
+                        self.tell(component, "SIDECAR_FAILED", format!("it does not end: {error}"));
+                    }
+                }
+            }
+            tokio::time::sleep(LOOK).await;
         }
     }
 

@@ -7,11 +7,13 @@
 //! From then on a [`Supervisor`] for each sidecar says when one that died is started again.
 
 mod adopt;
+mod disk;
 mod supervisor;
 
 pub use adopt::{
     Component, Decision, Identity, Observed, Part, ProcessState, Record, StartReason, adopt,
 };
+pub use disk::{DiskChange, StoreDisk};
 pub use supervisor::{
     Attempt, BACKOFF_CAP, BACKOFF_FIRST, Effect, Input, STABLE_UPTIME, Supervisor, TimerKind,
 };

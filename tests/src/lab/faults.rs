@@ -21,8 +21,13 @@ pub(super) async fn all(mut lab: Lab<'_>) -> anyhow::Result<()> {
     let error = aborted(lab.cluster.deploy(service).await?)?;
     let logs = error.logs.iter().any(|line| line.contains("the lab crashed it"));
     let seen = format!("{}: {} {:?}", error.code, error.message, error.logs);
-    check(&mut lab, "a command that exits at once", error.code == "INSTANCE_EXITED" && logs, seen)
-        .await?;
+    check(
+        &mut lab,
+        "a command that exits at once",
+        error.code == "INSTANCE_EXITED" && logs && error.next.is_some(),
+        seen,
+    )
+    .await?;
 
     let mut service = lab.cluster.service("never", 1);
     service.workload.env.insert("NEVER_READY".to_owned(), "1".to_owned());
@@ -33,7 +38,13 @@ pub(super) async fn all(mut lab: Lab<'_>) -> anyhow::Result<()> {
     let error = aborted(lab.cluster.deploy(service).await?)?;
     let logs = error.logs.iter().any(|line| line.contains("not ready: the lab says so"));
     let seen = format!("{}: {} ({} log lines)", error.code, error.message, error.logs.len());
-    check(&mut lab, "readiness that never comes", error.code == "NOT_READY" && logs, seen).await?;
+    check(
+        &mut lab,
+        "readiness that never comes",
+        error.code == "NOT_READY" && logs && error.next.is_some(),
+        seen,
+    )
+    .await?;
 
     if lab.cluster.uses_images() {
         let mut service = lab.cluster.service("nowhere", 1);
