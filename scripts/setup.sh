@@ -20,6 +20,8 @@ trap 'rm -rf "$work" $policy' EXIT
 # --- Packages: the command that is wanted, and the package that has it. ---
 
 wanted="dockerd:docker.io docker:docker.io cmake:cmake cc:gcc dig:dnsutils jq:jq ip:iproute2 iptables:iptables curl:curl unzip:unzip"
+# The page of `ployz-sim explain` is tested in a browser.
+wanted+=" chromium:chromium"
 if [ "${1-}" = bench ]; then
     wanted+=" wrk:wrk nginx:nginx haproxy:haproxy"
 fi

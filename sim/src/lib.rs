@@ -9,6 +9,7 @@
 //! | [`scenario`] | what is tried |
 //! | [`run`] | one run of a scenario |
 //! | [`mod@enumerate`] | every run within a budget |
+//! | [`explain`] | a run told to people: as text, as a page |
 //! | [`mod@measure`] | bugs planted on purpose |
 //! | [`trace`] | what happened, for people |
 //! | [`fate`] | what can become of an effect |
@@ -18,6 +19,7 @@ pub mod choice;
 pub mod claims;
 pub mod cluster;
 pub mod enumerate;
+pub mod explain;
 pub mod fate;
 pub mod invariants;
 pub mod marks;

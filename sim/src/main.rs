@@ -38,6 +38,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Plays a saved file again and tells it to people: one line a change of state with a column a machine, faults and what
+    /// broke marked. Or as a page, or as JSON. Exits with 1 if something broke.
+    Explain(cli::explain::ExplainArgs),
     /// Makes the story of a failure as small as it gets, in place.
     Shrink {
         /// The file.
@@ -90,6 +93,7 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Sweep(args) => args.run(),
         Command::Enumerate(args) => args.run(),
         Command::Replay { file, json } => cli::explain::replay(&file, json),
+        Command::Explain(args) => args.run(),
         Command::Shrink { file, within } => {
             cli::explain::shrink(&file, Duration::from_secs(within))
         }

@@ -12,7 +12,7 @@ use crate::fate::{Budget, Fates};
 use crate::invariants::rest::{self, Content, Snapshot};
 use crate::invariants::{Invariants, Violation};
 use crate::scenario::{Scenario, founded};
-use crate::trace::{Kind, Trace};
+use crate::trace::{Happened, Kind, Trace};
 use crate::world::World;
 
 /// How long a client waits for an operation.
@@ -52,7 +52,7 @@ pub struct Report {
     /// The choices.
     pub taken: Vec<Choice>,
     /// What happened, if it was asked for.
-    pub trace: Vec<String>,
+    pub trace: Happened,
 }
 
 impl Report {
@@ -141,12 +141,10 @@ impl Prepared {
             ended,
             effects: cluster.effects,
             crashes: cluster.crashes,
-            trace: Vec::new(),
+            trace: Happened::default(),
             taken: Vec::new(),
         };
-        let machines = self.scenario.machines;
-        let lines = cluster.trace.into_lines();
-        let trace = lines.iter().map(|line| line.in_columns(machines)).collect();
+        let trace = cluster.trace.into_happened();
         let taken = choices.taken().to_vec();
         (Report { taken, trace, ..report }, content)
     }

@@ -1,8 +1,19 @@
 //! What happened, for people, and a hash of it for machines.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proto_core::api::{OperationEvent, OperationResult};
+use proto_core::daemon::{NodeEvent, OperationHandle};
 use proto_core::id::OperationId;
 use proto_core::time::Time;
 use serde::{Deserialize, Serialize};
+
+use crate::cluster::operation_of;
+use crate::play::outcome;
+
+/// What is said of a message that does not arrive.
+const LOST: &str = " LOST on the way";
 
 /// What a line is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -41,6 +52,9 @@ pub struct Line {
     /// The machine at the other end of a message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer: Option<usize>,
+    /// When a message arrives there, in microseconds of the simulation; `None`: never, or it is no message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrives: Option<u64>,
     /// What it is about.
     pub kind: Kind,
     /// The operation that it belongs to.
@@ -50,26 +64,90 @@ pub struct Line {
     pub text: String,
 }
 
+/// From a question to a daemon until its answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Span {
+    /// The machine whose daemon was asked.
+    pub node: usize,
+    /// When, in microseconds of the simulation.
+    pub from: u64,
+    /// When it was answered, or could be no longer; `None`: that was after the end.
+    pub to: Option<u64>,
+    /// What was asked for.
+    pub text: String,
+    /// The operation, once it is recorded.
+    pub operation: Option<OperationId>,
+    /// How it ended: an outcome of [`crate::play::Outcomes`], `connection_lost`, or `open`.
+    pub outcome: &'static str,
+    /// The code of the error, if it ended with one.
+    pub code: Option<String>,
+}
+
+/// What is kept for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Happened {
+    /// Everything, in the order in which it happened.
+    pub lines: Vec<Line>,
+    /// What was asked of daemons, in the order in which it was.
+    pub spans: Vec<Span>,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub struct Trace {
     hash: u64,
-    lines: Option<Vec<Line>>,
+    kept: Option<Happened>,
+    /// The questions that have no answer yet.
+    open: BTreeMap<OperationHandle, Open>,
+}
+
+/// A question that has no answer yet.
+#[derive(Debug, Clone)]
+struct Open {
+    /// The number of its span.
+    span: usize,
+    /// The lines that are about it and do not name its operation, as it has none yet.
+    unnamed: Vec<usize>,
 }
 
 impl Trace {
     /// Keeps the hash, and the lines too if somebody reads them.
     #[must_use]
     pub fn new(lines: bool) -> Self {
-        Self { hash: 0xcbf2_9ce4_8422_2325, lines: lines.then(Vec::new) }
+        Self {
+            hash: 0xcbf2_9ce4_8422_2325,
+            kept: lines.then(Happened::default),
+            open: BTreeMap::new(),
+        }
     }
 
     /// Something happened. The text is made only if somebody reads it, so it is no part of the hash.
     pub fn add(&mut self, at: Time, node: Option<usize>, kind: Kind, line: impl FnOnce() -> Line) {
         self.mix(at.as_nanos());
         self.mix(node.map_or(u64::MAX, |node| node as u64) ^ ((kind as u64) << 32));
-        if let Some(lines) = &mut self.lines {
-            lines.push(line());
+        if let Some(kept) = &mut self.kept {
+            kept.lines.push(line());
+        }
+    }
+
+    /// The effect before this is a message: to whom, and after how long it arrives (`None`: it is lost). No part of the hash.
+    pub fn sent(&mut self, to: Option<usize>, after: Option<Duration>) {
+        let Some(kept) = &mut self.kept else { return };
+        // What struck it may have been said since.
+        let Some(line) = kept.lines.iter_mut().rev().find(|line| line.kind == Kind::Effect) else {
+            return;
+        };
+        line.peer = to;
+        line.arrives = after.map(|after| line.at + u64::try_from(after.as_micros()).unwrap_or(0));
+        if after.is_none() {
+            line.text.push_str(LOST);
+        }
+    }
+
+    /// Says more about the line before, for people only: no part of the hash.
+    pub fn remark(&mut self, line: impl FnOnce() -> Line) {
+        if let Some(kept) = &mut self.kept {
+            kept.lines.push(line());
         }
     }
 
@@ -85,20 +163,85 @@ impl Trace {
         self.hash
     }
 
-    /// Whether somebody reads the lines.
-    #[must_use]
-    pub fn is_read(&self) -> bool {
-        self.lines.is_some()
+    /// A daemon is asked for something, as the last line says. Spans are no part of the hash: they say what lines say.
+    pub fn asked(
+        &mut self,
+        at: Time,
+        node: usize,
+        handle: OperationHandle,
+        text: impl FnOnce() -> String,
+    ) {
+        let Some(kept) = &mut self.kept else { return };
+        let unnamed = vec![kept.lines.len().saturating_sub(1)];
+        self.open.insert(handle, Open { span: kept.spans.len(), unnamed });
+        kept.spans.push(Span {
+            node,
+            from: micros(at),
+            to: None,
+            text: text(),
+            operation: None,
+            outcome: "open",
+            code: None,
+        });
     }
 
-    /// The lines, if somebody reads them.
+    /// A daemon says something about what it was asked for; the next line will say what. The operation, if it has one.
+    pub fn says(&mut self, at: Time, event: &NodeEvent) -> Option<OperationId> {
+        let kept = self.kept.as_mut()?;
+        let open = self.open.get_mut(&event.handle)?;
+        let span = &mut kept.spans[open.span];
+        if let OperationEvent::Recorded { operation, .. } = &event.event {
+            span.operation = Some(operation.clone());
+        }
+        if let Some(result) = event.result() {
+            span.to = Some(micros(at));
+            span.outcome = outcome(result);
+            span.code = code(result);
+            if let Some(operation) = operation_of(result) {
+                span.operation = Some(operation.clone());
+            }
+        }
+        let operation = span.operation.clone();
+        if operation.is_none() {
+            open.unnamed.push(kept.lines.len());
+        } else {
+            for number in open.unnamed.drain(..) {
+                kept.lines[number].operation.clone_from(&operation);
+            }
+        }
+        if event.result().is_some() {
+            self.open.remove(&event.handle);
+        }
+        operation
+    }
+
+    /// A daemon died: whoever waits for its answers has none.
+    pub fn died(&mut self, at: Time, node: usize) {
+        let Some(kept) = &mut self.kept else { return };
+        self.open.retain(|_, open| {
+            let span = &mut kept.spans[open.span];
+            if span.node == node {
+                span.to = Some(micros(at));
+                span.outcome = "connection_lost";
+            }
+            span.node != node
+        });
+    }
+
+    /// What was kept, if somebody reads it.
     #[must_use]
-    pub fn into_lines(self) -> Vec<Line> {
-        self.lines.unwrap_or_default()
+    pub fn into_happened(self) -> Happened {
+        self.kept.unwrap_or_default()
     }
 }
 
 impl Line {
+    /// Whether it is a message that does not arrive.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.kind == Kind::Effect && self.text.ends_with(LOST)
+    }
+
     /// The line with a column for each machine, up to eight of them; beyond that the machine's number.
     #[must_use]
     pub fn in_columns(&self, machines: usize) -> String {
@@ -139,13 +282,36 @@ impl Kind {
     }
 }
 
+fn micros(at: Time) -> u64 {
+    at.as_nanos() / 1000
+}
+
+fn code(result: &OperationResult) -> Option<String> {
+    match result {
+        OperationResult::Refused { error }
+        | OperationResult::Aborted { error, .. }
+        | OperationResult::Interrupted { error, .. }
+        | OperationResult::Unknown { error, .. }
+        | OperationResult::CleanupPending { error, .. } => Some(error.code.as_str().to_owned()),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn line(text: &str) -> Line {
         let text = text.to_owned();
-        Line { at: 1_250_000, node: Some(1), peer: None, kind: Kind::Fault, operation: None, text }
+        Line {
+            at: 1_250_000,
+            node: Some(1),
+            peer: None,
+            arrives: None,
+            kind: Kind::Fault,
+            operation: None,
+            text,
+        }
     }
 
     #[test]

@@ -161,11 +161,14 @@ pub(crate) fn prepare(name: &str) -> Result<Option<Prepared>, String> {
     let Some(scenario) = scenario::by_name(name) else {
         return Err(format!("there is no scenario {name:?}; `ployz-sim scenarios` lists them"));
     };
+    let machines = scenario.machines;
     match Prepared::new(scenario) {
         Ok(prepared) => Ok(Some(prepared)),
         Err(report) => {
             println!("{name}: with nothing going wrong:");
-            report.trace.iter().for_each(|line| println!("{line}"));
+            for line in &report.trace.lines {
+                println!("{}", line.in_columns(machines));
+            }
             report.violations.iter().for_each(|violation| println!("  {violation}"));
             Ok(None)
         }

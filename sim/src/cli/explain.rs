@@ -1,11 +1,15 @@
 //! `replay`, `shrink`, `explain`: what a saved file says, again.
 
-use std::path::Path;
+use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::Args;
 use sim::choice::{self, Choices};
+use sim::explain::{self, Layout, Nodes, Selection, Told};
 use sim::play::play;
 use sim::shrink::shrink as make_small;
+use sim::trace::Happened;
 
 use super::saved::{self, Saved};
 
@@ -31,9 +35,110 @@ pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
             };
             let budget = schedule.budget();
             let report = prepared.run(&mut Choices::recorded(answers), budget, true);
-            report.trace.iter().for_each(|line| println!("{line}"));
+            for line in &report.trace.lines {
+                println!("{}", line.in_columns(prepared.scenario.machines));
+            }
             report.violations.iter().for_each(|violation| println!("  VIOLATION {violation}"));
             Ok(report.violations.is_empty())
+        }
+    }
+}
+
+/// What `explain` is asked for.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ExplainArgs {
+    /// The file: a story, or the choices of an enumeration.
+    file: PathBuf,
+    /// Writes one page for a browser instead: a lane a machine over time. It holds everything that it needs.
+    #[arg(long, conflicts_with = "json")]
+    html: bool,
+    /// Where the page goes. By default beside the file, ending in .html.
+    #[arg(long, requires = "html")]
+    out: Option<PathBuf>,
+    /// One JSON object: violations, faults, operations, lines. Times are microseconds, machines count from 0.
+    #[arg(long)]
+    json: bool,
+    /// Only these machines: m1,m4-m6.
+    #[arg(long)]
+    node: Option<Nodes>,
+    /// Only operations whose id, request, outcome or error code holds this: ns1, 5a1f, aborted, LEASE_HELD.
+    #[arg(long)]
+    operation: Option<String>,
+    /// Only from this second of the simulation on.
+    #[arg(long)]
+    from: Option<u64>,
+    /// Only until this second of the simulation.
+    #[arg(long)]
+    until: Option<u64>,
+    /// Every effect too, not only changes of state, what is lost and what is struck. JSON and pages always have them.
+    #[arg(long)]
+    effects: bool,
+    /// How many characters a line may have. By default what COLUMNS says, or 120.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(40..))]
+    width: Option<u16>,
+}
+
+impl ExplainArgs {
+    /// Plays a file again and tells what happened; whether nothing broke.
+    pub(crate) fn run(&self) -> Result<bool, String> {
+        let Some(mut told) = told(&self.file)? else { return Ok(false) };
+        told.select(&Selection {
+            from: self.from.map(|seconds| seconds.saturating_mul(1_000_000)),
+            until: self.until.map(|seconds| seconds.saturating_mul(1_000_000)),
+            nodes: self.node.clone(),
+            operation: self.operation.clone(),
+        });
+        let mut stdout = std::io::stdout().lock();
+        if self.html {
+            let page = self.out.clone().unwrap_or_else(|| self.file.with_extension("html"));
+            std::fs::write(&page, explain::page(&told))
+                .map_err(|error| format!("{} cannot be written: {error}", page.display()))?;
+            println!("{}", page.display());
+        } else if self.json {
+            let mut out = BufWriter::new(&mut stdout);
+            let written = explain::json(&told, &mut out).and_then(|()| out.flush());
+            drop(out);
+            unless_closed(written)?;
+        } else {
+            let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+            let layout = Layout {
+                width: self.width.map(usize::from).or(columns).unwrap_or(120),
+                colour: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+                effects: self.effects,
+            };
+            unless_closed(stdout.write_all(explain::text(&told, layout).as_bytes()))?;
+        }
+        Ok(told.violations.is_empty())
+    }
+}
+
+/// A reader that has seen enough, as `head` does, is no error.
+fn unless_closed(written: std::io::Result<()>) -> Result<(), String> {
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(format!("the output cannot be written: {error}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What happens when the file is played; `None`: its scenario breaks even with nothing going wrong, and that was said.
+fn told(path: &Path) -> Result<Option<Told>, String> {
+    match saved::load(path)? {
+        Saved::Story(story) => {
+            let report = play(&story, true);
+            let happened = Happened { lines: report.lines, spans: report.spans };
+            Ok(Some(Told::of_story(&story, happened, report.violations)))
+        }
+        Saved::Schedule(schedule) => {
+            let answers = choice::parse(&schedule.choices)?;
+            let Some(prepared) = super::enumerate::prepare(&schedule.scenario)? else {
+                return Ok(None);
+            };
+            let budget = schedule.budget();
+            let report = prepared.run(&mut Choices::recorded(answers), budget, true);
+            let machines = prepared.scenario.machines;
+            Ok(Some(Told::new(schedule.scenario, machines, 1, report.trace, report.violations)))
         }
     }
 }

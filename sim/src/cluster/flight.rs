@@ -11,7 +11,7 @@ use proto_core::store::{StoreError, StoreReply, StoreRequest};
 use super::{Cluster, Event, Flight, UnderWay, unknown};
 use crate::fate::{Fate, Later, Place};
 use crate::invariants::Seen;
-use crate::trace::Kind;
+use crate::trace::{Kind, Line};
 use crate::world::bus::{Open, Origin, place};
 use crate::world::servers::Answer;
 
@@ -40,9 +40,19 @@ impl Cluster<'_> {
         };
         let operation = effect.operation.as_ref();
         self.note_between(Some(machine), peer, Kind::Effect, operation, || {
-            let fate = if fate == Fate::Normal { String::new() } else { format!(" {fate:?}") };
-            format!("#{number} {}{fate}", short(&effect.kind))
+            format!("#{number} {}", short(&effect.kind))
         });
+        if fate != Fate::Normal {
+            self.trace.remark(|| Line {
+                at: self.world.now.as_nanos() / 1000,
+                node: Some(machine),
+                peer: None,
+                arrives: None,
+                kind: Kind::Fault,
+                operation: operation.cloned(),
+                text: format!("#{number} {} is STRUCK: {fate:?}", short(&effect.kind)),
+            });
+        }
         let origin = Origin { machine, boot: self.machines[machine].boot, effect: effect.id };
         if !matches!(effect.kind, EffectKind::Reply { .. }) {
             self.machines[machine].pending.insert(effect.id);
@@ -218,6 +228,7 @@ impl Cluster<'_> {
                 let deadline = command.deadline.duration();
                 self.answer(origin, deadline, Completion::Send(Outcome::Unknown));
                 let arrivals = self.world.network.carry(from, to);
+                self.trace.sent(Some(to), arrivals.first());
                 if let Some(second) = arrivals.second() {
                     self.set_under_way(flight.clone(), None, second);
                 }
@@ -230,7 +241,9 @@ impl Cluster<'_> {
                     let error = StoreError::Unavailable("no responders".to_owned());
                     return self.answer(origin, HOP, Completion::Store(Outcome::Failed(error)));
                 };
-                match self.world.network.carry(from, at).first() {
+                let arrives = self.world.network.carry(from, at).first();
+                self.trace.sent(None, arrives);
+                match arrives {
                     Some(after) => self.set_under_way(flight, origin, after),
                     None => self.silence(origin, Completion::Store(Outcome::Unknown)),
                 }

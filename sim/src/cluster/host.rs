@@ -23,16 +23,28 @@ pub(crate) struct Ails {
     pub(crate) disk_full: bool,
 }
 
+const CRASHES: &str = "the daemon CRASHES";
+const LOSES_POWER: &str = "the machine LOSES POWER";
+const STANDS_STILL: &str = "the daemon STANDS STILL";
+const GOES_ON: &str = "the daemon goes on";
+pub(super) const STARTS: &str = "the daemon starts";
+
+/// What lines say of a machine whose daemon works no longer.
+pub const GONE: [&str; 3] = [CRASHES, LOSES_POWER, STANDS_STILL];
+/// What lines say of a machine whose daemon works again.
+pub const BACK: [&str; 2] = [STARTS, GOES_ON];
+
 impl Cluster<'_> {
     /// The daemon of a machine dies: what it has issued is on its way, what it knew is gone. It is started again.
     pub fn crash(&mut self, machine: usize) {
-        self.stop(machine, "the daemon CRASHES");
+        self.stop(machine, CRASHES);
         self.schedule(RESTART_AFTER, Event::Restart { machine });
     }
 
     fn stop(&mut self, machine: usize, how: &'static str) {
         self.crashes += 1;
         self.note(Some(machine), Kind::Fault, None, || how.to_owned());
+        self.trace.died(self.world.now, machine);
         let there = &mut self.machines[machine];
         there.node = None;
         there.boot += 1;
@@ -49,7 +61,7 @@ impl Cluster<'_> {
             return;
         }
         self.crashes += 1;
-        self.note(Some(machine), Kind::Fault, None, || "the daemon STANDS STILL".to_owned());
+        self.note(Some(machine), Kind::Fault, None, || STANDS_STILL.to_owned());
         self.machines[machine].paused_until = Some(self.world.now + how_long);
         self.schedule(how_long, Event::Wake { machine });
     }
@@ -68,7 +80,7 @@ impl Cluster<'_> {
             return;
         }
         there.paused_until = None;
-        self.note(Some(machine), Kind::Mended, None, || "the daemon goes on".to_owned());
+        self.note(Some(machine), Kind::Mended, None, || GOES_ON.to_owned());
         // Everything that came meanwhile is there at once, in the order in which it came.
         for input in std::mem::take(&mut self.machines[machine].held) {
             self.input(machine, input);
@@ -81,7 +93,7 @@ impl Cluster<'_> {
         if self.machines[machine].off {
             return;
         }
-        self.stop(machine, "the machine LOSES POWER");
+        self.stop(machine, LOSES_POWER);
         self.machines[machine].off = true;
         self.world.runtimes[machine].power_off();
         self.world.gateways[machine].up = false;

@@ -6,10 +6,12 @@
 //! | `flight` | what becomes of an effect between the node and its part of the world |
 //! | `follow` | the store's servers, and the followers that feed the gateways |
 //! | `host` | what strikes a whole machine: crash, pause, sleep, reboot |
+//! | `words` | what daemons are asked and say, for people |
 
 mod flight;
 mod follow;
 mod host;
+mod words;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -28,7 +30,8 @@ use proto_core::runtime::RuntimeRequest;
 use proto_core::store::{FollowEvent, Scope, StoreRequest};
 use proto_core::time::Time;
 
-pub use host::{PAUSE, RESTART_AFTER};
+pub use host::{BACK, GONE, PAUSE, RESTART_AFTER};
+use words::{said, told};
 
 use crate::choice::Choices;
 use crate::fate::{Fates, Later};
@@ -253,6 +256,7 @@ impl<'a> Cluster<'a> {
             _ => None,
         };
         self.note(Some(machine), Kind::Asked, operation.cloned().as_ref(), || said(&submission));
+        self.trace.asked(self.world.now, machine, handle, || said(&submission));
         self.cancellable = Some((machine, handle));
         self.input(machine, Input::Submit { handle, submission });
         Some(handle)
@@ -363,6 +367,7 @@ impl<'a> Cluster<'a> {
             at: now.as_nanos() / 1000,
             node,
             peer,
+            arrives: None,
             kind,
             operation: operation.cloned(),
             text: text(),
@@ -420,7 +425,7 @@ impl<'a> Cluster<'a> {
             fence: there.fence.clone(),
         };
         there.node = Some(Node::new(config));
-        self.note(Some(machine), Kind::Mended, None, || "the daemon starts".to_owned());
+        self.note(Some(machine), Kind::Mended, None, || host::STARTS.to_owned());
         self.drain(machine);
     }
 
@@ -466,7 +471,7 @@ impl<'a> Cluster<'a> {
     fn hear_event(&mut self, machine: usize, event: &NodeEvent) {
         self.invariants.see(&Seen::Told { event }, &self.world);
         self.trace.mix(event.handle.0);
-        let operation = event.result().and_then(operation_of).cloned();
+        let operation = self.trace.says(self.world.now, event);
         self.note(Some(machine), Kind::Says, operation.as_ref(), || told(event));
         if let Some(result) = event.result() {
             if self.cancellable == Some((machine, event.handle)) {
@@ -497,7 +502,11 @@ impl<'a> Cluster<'a> {
         completion: Completion,
     ) {
         let Some(origin) = origin else { return };
-        if let Some(after) = self.world.network.carry(from, origin.machine).first() {
+        let arrives = self.world.network.carry(from, origin.machine).first();
+        if let Completion::Send(Outcome::Ok(_)) = completion {
+            self.trace.sent(Some(origin.machine), arrives);
+        }
+        if let Some(after) = arrives {
             self.schedule(after, Event::Answer { origin, completion });
         } else if let Completion::Store(_) = completion {
             // Nobody else ends the waiting for the store; that for a command has its deadline already.
@@ -570,25 +579,4 @@ pub(crate) fn unknown(effect: &EffectKind) -> Option<Completion> {
         EffectKind::Runtime(_) => Some(Completion::Runtime(Outcome::Unknown)),
         EffectKind::Persist(_) | EffectKind::Routes(_) | EffectKind::Reply { .. } => None,
     }
-}
-
-fn said(submission: &Submission) -> String {
-    match submission {
-        Submission::Apply { request } => request.summary(),
-        Submission::Preview { request } => format!("a preview of {}", request.summary()),
-        Submission::ApplyPrepared { request, .. } => format!("prepared {}", request.summary()),
-        Submission::Resume { operation } => format!("op resume {operation}"),
-        Submission::Abort { operation } => format!("op abort {operation}"),
-    }
-}
-
-fn told(event: &NodeEvent) -> String {
-    let text = serde_json::to_value(&event.event).map(|mut value| {
-        // The plan is long and says little here.
-        if let Some(object) = value.as_object_mut() {
-            object.remove("plan");
-        }
-        value.to_string()
-    });
-    text.unwrap_or_else(|error| error.to_string())
 }

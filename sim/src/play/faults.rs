@@ -19,7 +19,11 @@ impl Play<'_> {
         if !matches!(what, What::Effect { .. }) {
             self.strike(class);
             self.cluster.note(what.machines().first().copied(), Kind::Fault, None, || {
-                format!("{class} for {:.1} s: {what:?}", lasts.as_secs_f64())
+                // What happens at once has no length.
+                if fault.until(self.story.length) == fault.at {
+                    return what.to_string();
+                }
+                format!("{what}, for {:.1} s", lasts.as_secs_f64())
             });
         }
         let cluster = &mut self.cluster;

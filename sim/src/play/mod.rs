@@ -24,6 +24,7 @@ use proto_core::daemon::OperationHandle;
 use proto_core::random::Random;
 use proto_core::time::Time;
 
+pub(crate) use report::outcome;
 pub use report::{Outcomes, Report};
 
 use crate::cluster::{Cluster, Stepped};

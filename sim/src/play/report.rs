@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::Play;
 use crate::invariants::Violation;
 use crate::marks::Marks;
-use crate::trace::Line;
+use crate::trace::{Line, Span};
 
 /// How operations ended, by kind and outcome.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -81,6 +81,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// What happened, if it was kept.
     pub lines: Vec<Line>,
+    /// What was asked of daemons, if it was kept.
+    pub spans: Vec<Span>,
 }
 
 impl Report {
@@ -113,14 +115,15 @@ impl Play<'_> {
         trace.mix(world.kv.last().0);
         report.trace_hash = trace.hash();
         report.violations = self.cluster.invariants.violations().to_vec();
-        report.lines = trace.into_lines();
+        let happened = trace.into_happened();
+        (report.lines, report.spans) = (happened.lines, happened.spans);
         report
     }
 }
 
 /// The name of an outcome.
 #[must_use]
-pub(super) fn outcome(result: &OperationResult) -> &'static str {
+pub(crate) fn outcome(result: &OperationResult) -> &'static str {
     match result {
         OperationResult::Previewed { .. } => "previewed",
         OperationResult::AlreadyDone { .. } => "already_done",

@@ -2,6 +2,7 @@
 //! people, played by [`crate::play`], and shrunk by leaving things out.
 
 mod draw;
+mod words;
 
 use proto_core::api::OperationRequest;
 use proto_core::deploy::spec::{Manifest, Replicas, Strategy};
@@ -9,6 +10,7 @@ use proto_core::id::{Namespace, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub use draw::{Profile, Shape, draw, of_seed};
+pub use words::machine_name;
 
 use crate::fate::EffectClass;
 use crate::specs;
