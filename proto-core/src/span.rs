@@ -14,16 +14,16 @@ pub struct Span(u64);
 const MAX_MILLIS: u64 = 30 * 24 * 3_600_000;
 
 impl Span {
-    /// A span of `millis` milliseconds.
+    /// A span of `millis` milliseconds, or 30 days if that is less: a longer one could be written and not be read again.
     #[must_use]
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis)
+        if millis > MAX_MILLIS { Self(MAX_MILLIS) } else { Self(millis) }
     }
 
-    /// A span of `secs` seconds.
+    /// A span of `secs` seconds, or 30 days if that is less.
     #[must_use]
     pub const fn from_secs(secs: u64) -> Self {
-        Self(secs * 1000)
+        Self::from_millis(secs.saturating_mul(1000))
     }
 
     /// Whole milliseconds.
@@ -94,7 +94,28 @@ impl<'de> Deserialize<'de> for Span {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_span_reads_back_and_keeps_its_order(a in any::<u64>(), b in 0..2 * MAX_MILLIS) {
+            let (a, b) = (Span::from_millis(a), Span::from_millis(b));
+            prop_assert_eq!(a.to_string().parse::<Span>(), Ok(a));
+            prop_assert!(a.as_millis() <= MAX_MILLIS && b.as_millis() <= MAX_MILLIS);
+            prop_assert_eq!(a < b, a.as_millis() < b.as_millis());
+        }
+
+        #[test]
+        fn a_text_is_a_span_only_as_a_number_and_a_unit(text in "[0-9]{0,12}[a-z ]{0,2}") {
+            let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+            let factor = match &text[digits..] { "ms" => 1, "s" => 1000, "m" => 60_000, "h" => 3_600_000, _ => 0 };
+            let millis = text[..digits].parse::<u64>().ok().map(|n| n * factor);
+            let wanted = millis.filter(|millis| factor > 0 && *millis <= MAX_MILLIS);
+            prop_assert_eq!(text.parse::<Span>().ok().map(Span::as_millis), wanted, "{}", text);
+        }
+    }
 
     #[test]
     fn spans_are_written_in_their_largest_whole_unit() {
@@ -103,6 +124,14 @@ mod tests {
         {
             assert_eq!(text.parse::<Span>().unwrap().to_string(), canonical);
         }
+    }
+
+    #[test]
+    fn every_span_that_can_be_made_can_be_read() {
+        for span in [Span::from_millis(u64::MAX), Span::from_secs(u64::MAX), Span::from_secs(0)] {
+            assert_eq!(span.to_string().parse(), Ok(span));
+        }
+        assert_eq!(Span::from_secs(u64::MAX).to_string(), "720h");
     }
 
     #[test]

@@ -44,6 +44,61 @@ impl Plan {
     pub fn machines(&self) -> BTreeSet<MachineId> {
         self.steps.iter().chain(&self.cleanup).map(|step| step.machine.clone()).collect()
     }
+
+    /// Why no planner made it, as a sentence; `None` if it can be run to an end and writes nothing but what is its namespace's.
+    ///
+    /// Plans come back from files and from the store. The engine trusts those that it takes.
+    #[must_use]
+    pub fn flaw(&self) -> Option<String> {
+        let Scope::Namespace(namespace) = &self.scope;
+        let PlannedCommit { commit, claims, gains, releases, .. } = &self.commit;
+        if commit.namespace != *namespace {
+            return Some(format!("its commit is of namespace {}", commit.namespace));
+        }
+        if commit.operation != self.operation {
+            return Some(format!("its commit is of operation {}", commit.operation));
+        }
+        if self.baseline.head.checked_add(1) != Some(commit.number) {
+            let head = self.baseline.head;
+            return Some(format!("its commit is number {} after {head}", commit.number));
+        }
+        let is_claim = |key: &Key| key.is_under(&Key::hosts()) || key.is_under(&Key::ports());
+        let mut keys = claims.keys().chain(gains).chain(releases);
+        if let Some(key) = keys.find(|key| !is_claim(key)) {
+            return Some(format!("it claims {key}, which is neither host name nor port"));
+        }
+        if let Some((key, claim)) = claims.iter().find(|(_, claim)| claim.namespace != *namespace) {
+            return Some(format!("it claims {key} for namespace {}", claim.namespace));
+        }
+        [&self.steps, &self.cleanup].into_iter().find_map(|steps| order_flaw(steps))
+    }
+}
+
+/// Why these steps never all get their turn.
+fn order_flaw(steps: &[Step]) -> Option<String> {
+    let mut waiting: BTreeMap<&StepId, &[StepId]> = BTreeMap::new();
+    for step in steps {
+        if waiting.insert(&step.id, &step.after).is_some() {
+            return Some(format!("it has the step {} twice", step.id));
+        }
+    }
+    let mut done: BTreeSet<&StepId> = BTreeSet::new();
+    while !waiting.is_empty() {
+        let ready: Vec<_> = waiting
+            .iter()
+            .filter(|(_, after)| after.iter().all(|before| done.contains(before)))
+            .map(|(id, _)| *id)
+            .collect();
+        if ready.is_empty() {
+            let stuck = waiting.keys().next().map(ToString::to_string).unwrap_or_default();
+            return Some(format!("the step {stuck} waits for one that never comes"));
+        }
+        for id in ready {
+            waiting.remove(id);
+            done.insert(id);
+        }
+    }
+    None
 }
 
 /// The facts that a plan was made against, a component each, so that a refusal can name the one that moved.

@@ -182,6 +182,12 @@ impl Operation {
                     self.refuse(error.next(format!("ployzctl op show {id}")));
                 }
                 Some(plan) => {
+                    let other = (plan.operation != *id || plan.scope != found.value.scope)
+                        .then(|| "it is of another operation".to_owned());
+                    if let Some(flaw) = other.or_else(|| plan.flaw()) {
+                        let message = format!("the plan of operation {id} cannot be run: {flaw}");
+                        return self.refuse(ErrorBody::new("FACT_UNREADABLE", message));
+                    }
                     self.plan = Some(plan);
                     self.take_adopted(found, wall);
                 }
@@ -260,6 +266,11 @@ impl Operation {
         };
         let plan = match &self.submission {
             Submission::ApplyPrepared { plan: prepared, .. } => {
+                if let Some(flaw) = prepared.flaw() {
+                    let error =
+                        ErrorBody::new("PLAN_INVALID", format!("no planner made it: {flaw}"));
+                    return self.refuse(error.next("ployzctl deploy prepare"));
+                }
                 let moved = prepared.baseline.drift(&plan.baseline);
                 let other = (prepared.operation != plan.operation)
                     .then(|| "the plan is of another request".to_owned());
@@ -288,7 +299,7 @@ impl Operation {
 
     fn take_new(&mut self, request: &crate::api::OperationRequest, plan: Plan, wall: UnixTime) {
         let before = self.facts.operations.get(&plan.operation);
-        let attempt = before.map_or(0, |old| old.value.attempt) + 1;
+        let attempt = before.map_or(0, |old| old.value.attempt).saturating_add(1);
         let revision = before.map_or_else(Default::default, |old| old.revision);
         let record = OperationRecord {
             v: crate::store::facts::VERSION,

@@ -15,6 +15,8 @@ use crate::span::Span;
 use crate::store::{Revision, Scope};
 use crate::time::Time;
 
+/// The least time between two probes, whatever a plan says: one that says "none at all" would keep the daemon busy.
+const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// How long an instance without a readiness probe must run to count as ready.
 const STILL_RUNNING: Duration = Duration::from_secs(1);
 /// How many of its last log lines a failure carries.
@@ -511,7 +513,7 @@ impl Participant {
             self.fail_with_logs(id, failure);
         } else {
             // The next look is at the instance first: one that has ended is told at once.
-            job.wake_at = Some(now + readiness.interval.duration());
+            job.wake_at = Some(now + readiness.interval.duration().max(PROBE_PAUSE));
         }
     }
 

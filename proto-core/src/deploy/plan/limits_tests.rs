@@ -10,6 +10,10 @@ use crate::deploy::spec::{Manifest, Replicas, Route, ServiceSpec};
 use crate::deploy::validate::{MAX_COMMIT_BYTES, MAX_SERVICES};
 use crate::id::ServiceName;
 use crate::machine::Addressing;
+use crate::runtime::{Probe, Readiness};
+use crate::span::Span;
+use crate::store::Key;
+use crate::store::facts::Claim;
 
 /// Room for any number of instances.
 fn world() -> World {
@@ -128,4 +132,63 @@ fn a_commit_and_a_record_are_no_larger_than_the_store_takes() {
         ),
     ]));
     assert_eq!(code(beyond), "COMMIT_TOO_LARGE");
+}
+
+#[test]
+fn a_plan_of_the_longest_readiness_reads_back() {
+    let forever = Span::from_millis(u64::MAX);
+    let hour = Span::from_secs(3600);
+    for (interval, retries) in [(hour, 1000), (forever, u32::MAX)] {
+        let mut spec = replicas(1);
+        let mut readiness = Readiness::new(Probe::Exec { command: vec!["true".to_owned()] });
+        (readiness.interval, readiness.retries) = (interval, retries);
+        readiness.start_period = interval;
+        spec.readiness = Some(readiness);
+        spec.workload.stop_grace_period = interval;
+        let plan = world().apply(&deploy([("w".to_owned(), spec)])).unwrap();
+        let text = serde_json::to_string(&plan).unwrap();
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+}
+
+#[test]
+fn after_the_last_number_there_is_no_commit() {
+    let mut world = world();
+    world.apply(&deploy([("w".to_owned(), replicas(1))])).unwrap();
+    let own = world.own.values_mut().next().unwrap();
+    own.head.as_mut().unwrap().value.commit = u64::MAX;
+    assert_eq!(code(world.apply(&deploy([("w".to_owned(), replicas(2))]))), "FACT_UNREADABLE");
+}
+
+#[test]
+fn a_plan_that_no_planner_made_is_told_from_one_that_it_made() {
+    let plan = world().apply(&deploy([("w".to_owned(), replicas(2))])).unwrap();
+    assert_eq!(plan.flaw(), None);
+    type Change = fn(&mut Plan);
+    let flawed: [(&str, Change); 8] = [
+        ("of namespace b", |plan| plan.commit.commit.namespace = "b".parse().unwrap()),
+        ("of operation", |plan| plan.operation = "0123456789abcdef".parse().unwrap()),
+        ("number 5 after 0", |plan| plan.commit.commit.number = 5),
+        ("after 18446744073709551615", |plan| plan.baseline.head = u64::MAX),
+        ("claims cluster", |plan| {
+            plan.commit.releases.insert(Key::cluster());
+        }),
+        ("for namespace b", |plan| {
+            let (namespace, service) = ("b".parse().unwrap(), "w".parse().unwrap());
+            let claim = Claim { v: 1, namespace, service, released: false };
+            plan.commit.claims.insert("host.b_test".parse().unwrap(), claim);
+        }),
+        ("twice", |plan| plan.steps.push(plan.steps[0].clone())),
+        ("never comes", |plan| plan.steps[0].after = vec!["nobody".parse().unwrap()]),
+    ];
+    for (words, change) in flawed {
+        let mut changed = plan.clone();
+        change(&mut changed);
+        let flaw = changed.flaw().unwrap_or_default();
+        assert!(flaw.contains(words), "{words}: {flaw:?}");
+    }
+    let mut circle = plan.clone();
+    let last = circle.steps.last().unwrap().id.clone();
+    circle.steps[0].after = vec![last];
+    assert!(circle.flaw().unwrap_or_default().contains("never comes"));
 }

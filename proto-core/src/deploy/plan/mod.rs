@@ -159,7 +159,7 @@ impl<'a> Planner<'a> {
         self.check_target()?;
         let slots = self.slots()?;
         self.check_machines(&slots)?;
-        let commit = self.commit(&slots);
+        let commit = self.commit(&slots)?;
         let head = self.facts.head_commit();
         let same = head.is_some_and(|head| head.services == commit.services);
         let gone = self.target.removes_namespace && head.is_none();
@@ -212,6 +212,7 @@ impl<'a> Planner<'a> {
             },
             cleanup,
         };
+        debug_assert_eq!(plan.flaw(), None);
         self.check_plan(&plan, &slots)?;
         Ok(Planned::Plan(Box::new(plan)))
     }
@@ -434,7 +435,12 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn commit(&self, slots: &Slots) -> Commit {
+    fn commit(&self, slots: &Slots) -> Result<Commit, ErrorBody> {
+        let head = self.facts.head_number();
+        let number = head.checked_add(1).ok_or_else(|| {
+            let message = format!("the head says that it is commit {head}: none can follow");
+            ErrorBody::new("FACT_UNREADABLE", message).next("ployzctl doctor")
+        })?;
         let services = self.target.services.iter().map(|(name, target)| {
             let committed = CommittedService {
                 revision: target.spec.revision(),
@@ -444,16 +450,16 @@ impl<'a> Planner<'a> {
             };
             (name.clone(), committed)
         });
-        Commit {
+        Ok(Commit {
             v: VERSION,
             namespace: self.namespace.clone(),
-            number: self.facts.head_number() + 1,
+            number,
             operation: self.operation.clone(),
             request: self.request.digest(),
             summary: self.request.summary(),
             at: UnixTime::default(),
             services: services.collect(),
-        }
+        })
     }
 
     /// What the namespace owns after the commit; refused if somebody else owns it.

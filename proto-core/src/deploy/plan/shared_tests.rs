@@ -26,7 +26,7 @@ const MACHINES: [&str; 2] = ["m1", "m2"];
 pub(super) struct World {
     /// Without what belongs to one namespace alone.
     shared: Facts,
-    own: BTreeMap<Namespace, Facts>,
+    pub(super) own: BTreeMap<Namespace, Facts>,
     pub(super) seen: BTreeMap<MachineId, MachineObservation>,
 }
 

@@ -25,7 +25,7 @@ fn id(what: &str, name: &str) -> StepId {
 }
 
 fn within(span: Span, margin_millis: u64) -> Span {
-    Span::from_millis(span.as_millis() + margin_millis)
+    Span::from_millis(span.as_millis().saturating_add(margin_millis))
 }
 
 impl Planner<'_> {
@@ -220,7 +220,8 @@ fn await_ready(
     let port = port.and_then(|name| instance.ports.get(name)).copied().unwrap_or(0);
     let limit = readiness.as_ref().map_or(0, |r| {
         let a_try = r.interval.as_millis() + r.timeout.as_millis();
-        r.start_period.as_millis() + (u64::from(r.retries) + 1) * a_try
+        let tries = u64::from(r.retries) + 1;
+        r.start_period.as_millis().saturating_add(tries.saturating_mul(a_try))
     });
     Step {
         id: id("ready", instance.name.as_str()),
@@ -233,7 +234,7 @@ fn await_ready(
         },
         undo: None,
         after: vec![after],
-        deadline: Span::from_millis(limit + READY_MARGIN_MILLIS),
+        deadline: Span::from_millis(limit.saturating_add(READY_MARGIN_MILLIS)),
     }
 }
 
