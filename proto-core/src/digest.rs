@@ -102,7 +102,56 @@ impl<'de> Deserialize<'de> for Digest {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
     use super::*;
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[a-c\"\\\\é]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map("[a-c]{0,2}", inner, 0..4)
+                    .prop_map(|fields| fields.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    /// The value as text with the keys of each object the other way round, and white space.
+    fn backwards(value: &Value) -> String {
+        match value {
+            Value::Object(fields) => {
+                let fields = fields.iter().rev();
+                let fields = fields.map(|(key, value)| {
+                    format!("{} : {}", Value::from(key.as_str()), backwards(value))
+                });
+                format!("{{ {} }}", fields.collect::<Vec<_>>().join(" , "))
+            }
+            Value::Array(all) => {
+                format!("[ {} ]", all.iter().map(backwards).collect::<Vec<_>>().join(" , "))
+            }
+            other => other.to_string(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn how_a_value_is_written_does_not_matter(value in value()) {
+            let other: Value = serde_json::from_str(&backwards(&value)).unwrap();
+            prop_assert_eq!(Digest::of(&other), Digest::of(&value));
+        }
+
+        #[test]
+        fn different_values_have_different_digests(a in value(), b in value()) {
+            prop_assert_eq!(Digest::of(&a) == Digest::of(&b), a == b);
+        }
+    }
 
     #[test]
     fn key_order_does_not_matter_and_values_do() {

@@ -135,3 +135,7 @@ where
     let later = (first..=last).filter(move |n| *n > after);
     later.chain((first..=last).filter(move |n| *n <= after))
 }
+
+#[cfg(test)]
+#[path = "addresses_tests.rs"]
+mod tests;
