@@ -4,15 +4,13 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
+use proto_core::api::prepared::Prepared;
 use proto_core::api::views::{CommitView, InstancesView, NamespaceView};
 use proto_core::api::{ErrorBody, OperationRequest, OperationResult, Submission};
-use proto_core::coordination::plan::Plan;
 use proto_core::deploy::manifest::{self, Format, ManifestProblem};
 use proto_core::deploy::spec::Manifest;
-use proto_core::digest::Digest;
 use proto_core::id::Namespace;
 use proto_core::store::facts::Commit;
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::args::{
@@ -248,20 +246,6 @@ fn read(path: &Path) -> Result<(String, String), Failure> {
     Ok((path.display().to_string(), text))
 }
 
-/// What `deploy prepare` writes and `deploy apply-prepared` takes.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Prepared {
-    /// Shape version.
-    v: u32,
-    /// Of the plan: what was reviewed.
-    digest: Digest,
-    /// What was asked for.
-    request: OperationRequest,
-    /// What will be done.
-    plan: Box<Plan>,
-}
-
 async fn prepare(
     client: &Client,
     out: Out,
@@ -275,13 +259,12 @@ async fn prepare(
     let OperationResult::Previewed { plan, digest } = result else {
         return operation::conclude(out, &result);
     };
-    let prepared = Prepared { v: 1, digest, request, plan };
+    let prepared = Prepared::new(request, plan);
     let Some(path) = output else {
         out.json(&prepared)?;
         return Ok(OK);
     };
-    let text = serde_json::to_string_pretty(&prepared).expect("plans are plain JSON") + "\n";
-    write_private(path, &text).map_err(|error| Failure::file("write", path, &error))?;
+    write_private(path, &prepared.text()).map_err(|error| Failure::file("write", path, &error))?;
     let path = path.display();
     out.document(&json!({ "file": path.to_string(), "digest": digest }), |_| {
         let plan = render::plan::plan(&prepared.plan, &digest);
@@ -302,19 +285,10 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 
 fn read_prepared(path: &Path) -> Result<Prepared, Failure> {
     let (name, text) = read(path)?;
-    let wrong = |message| {
-        let error = ErrorBody::new("PREPARED_INVALID", message).next("ployzctl deploy prepare");
-        Failure::new(USAGE, error)
-    };
-    let prepared: Prepared = serde_json::from_str(&text)
-        .map_err(|error| wrong(format!("{name} is not what `deploy prepare` writes: {error}")))?;
-    if prepared.v != 1 {
-        return Err(wrong(format!("{name} has version {}, this program knows 1", prepared.v)));
-    }
-    if prepared.plan.digest() != prepared.digest {
-        return Err(wrong(format!("the plan in {name} was changed since it was prepared")));
-    }
-    Ok(prepared)
+    Prepared::parse(&text).map_err(|error| {
+        let error = ErrorBody::new("PREPARED_INVALID", format!("{name} {error}"));
+        Failure::new(USAGE, error.next("ployzctl deploy prepare"))
+    })
 }
 
 #[cfg(test)]

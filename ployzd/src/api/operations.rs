@@ -6,11 +6,12 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
+use proto_core::api::requests::CancelRequest;
 use proto_core::api::{OperationSummary, Submission};
 use proto_core::daemon::OperationHandle;
 use proto_core::id::OperationId;
 use proto_core::store::{Facts, Key};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::{Answer, Api, Failure};
 
@@ -44,16 +45,10 @@ pub(super) fn line<T: Serialize>(value: &T) -> Vec<u8> {
     line
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Cancel {
-    handle: u64,
-}
-
 /// `POST /v1/operations/cancel`.
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
-    Json(cancel): Json<Cancel>,
+    Json(cancel): Json<CancelRequest>,
 ) -> Answer<serde_json::Value> {
     api.driver.cancel(OperationHandle(cancel.handle));
     Ok(Json(serde_json::json!({})))

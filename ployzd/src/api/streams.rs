@@ -8,9 +8,9 @@ use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _};
 use io_adapters::runtime::OutputStream;
 use proto_core::api::ErrorBody;
+use proto_core::api::requests::{EventsQuery, LogsQuery};
 use proto_core::api::views::{DaemonEvent, ExecEvent, ExecRequest, LogLine};
 use proto_core::runtime::RuntimeError;
-use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::operations::line;
@@ -37,19 +37,10 @@ fn name(stream: OutputStream) -> String {
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Logs {
-    instance: String,
-    tail: Option<u32>,
-    #[serde(default)]
-    follow: bool,
-}
-
 /// `GET /v1/logs?instance=&tail=&follow=`. An error in the middle is a line with `error`.
 pub(super) async fn logs(
     State(api): State<Arc<Api>>,
-    Query(query): Query<Logs>,
+    Query(query): Query<LogsQuery>,
 ) -> Result<Response, Failure> {
     let instance = instance(&query.instance)?;
     let lines = api.runtime.logs(&instance, query.tail, query.follow).await;
@@ -90,15 +81,11 @@ pub(super) async fn exec(
     Ok(ndjson(output.chain(exited)))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Follow {
-    #[serde(default)]
-    follow: bool,
-}
-
 /// `GET /v1/events?follow=`.
-pub(super) async fn events(State(api): State<Arc<Api>>, Query(query): Query<Follow>) -> Response {
+pub(super) async fn events(
+    State(api): State<Arc<Api>>,
+    Query(query): Query<EventsQuery>,
+) -> Response {
     let (kept, live) = api.events.follow();
     let kept = futures::stream::iter(kept).map(|event: DaemonEvent| line(&event));
     if !query.follow {

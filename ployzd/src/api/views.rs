@@ -8,6 +8,7 @@ use axum::http::StatusCode;
 use io_adapters::control;
 use io_adapters::nats::LinkState;
 use proto_core::Outcome;
+use proto_core::api::requests::InstancesQuery;
 use proto_core::api::views::{
     CommitView, ComponentView, DoctorCheck, InstanceRow, InstancesView, LeaseView, NamespaceView,
     SilentMachine, StatusView, StoreView,
@@ -21,7 +22,6 @@ use proto_core::services::Component;
 use proto_core::span::Span;
 use proto_core::store::facts::{Commit, Head, Lease};
 use proto_core::store::{Entry, Facts, Key};
-use serde::Deserialize;
 
 use super::{Answer, Api, Failure, namespace};
 use crate::clock;
@@ -192,16 +192,10 @@ pub(super) async fn commit(
     Ok(Json(CommitView { head, commit, manifest }))
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Instances {
-    namespace: Option<String>,
-}
-
 /// `GET /v1/instances?namespace=`: asked of every machine at once; ends at the deadline and says who was silent.
 pub(super) async fn instances(
     State(api): State<Arc<Api>>,
-    Query(query): Query<Instances>,
+    Query(query): Query<InstancesQuery>,
 ) -> Answer<InstancesView> {
     let wanted = query.namespace.as_deref().map(namespace).transpose()?;
     let entries = api.read(vec![Key::machines(), Key::namespaces()]).await?;

@@ -3,6 +3,8 @@
 //! JSON over HTTP on the unix socket. Operations are streamed: one [`OperationEvent`] a line, the last one being
 //! [`OperationEvent::Finished`].
 
+pub mod prepared;
+pub mod requests;
 pub mod views;
 
 use std::collections::BTreeMap;
