@@ -41,6 +41,7 @@ check:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps --workspace
 	scripts/check-core-dependencies.sh
+	RUSTFLAGS="--cfg loom" $(CARGO) test --locked -p handover --release --target-dir $(TARGET)/loom
 
 # The lab's short scenarios are among the tests; `make lab` runs the long ones.
 test: setup check lab-parts

@@ -11,9 +11,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use handover::InForce;
 use hickory_server::Server;
 use proto_core::routing::{DnsZone, Projection};
 use proto_core::span::Span;
@@ -95,19 +96,8 @@ impl DnsConfig {
     }
 }
 
-/// The zone that is in force, replaced in one step. `None` until there is something to serve.
-#[derive(Debug, Default)]
-struct Zone(RwLock<Option<Arc<DnsZone>>>);
-
-impl Zone {
-    fn current(&self) -> Option<Arc<DnsZone>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn replace(&self, zone: DnsZone) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(zone));
-    }
-}
+/// The zone that is in force. `None` until there is something to serve.
+type Zone = InForce<DnsZone>;
 
 /// The sockets of the server broke.
 #[derive(Debug, thiserror::Error)]
@@ -186,7 +176,7 @@ impl DnsServer {
             server.register_listener(tcp, TCP_IDLE, TCP_ANSWERS);
         }
         let mut tasks = JoinSet::new();
-        let publish = move |commits| zone.replace(DnsZone::new(&commits));
+        let publish = move |commits| zone.publish(DnsZone::new(&commits), |_| ());
         let (snapshot, down) = (self.config.snapshot.clone(), stopping.clone());
         tasks.spawn(crate::projection::run(
             self.projection,

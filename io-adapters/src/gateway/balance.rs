@@ -1,8 +1,9 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use handover::InForce;
 use proto_core::routing::{Backend, Commits, RouteTable, Target};
 
 use super::under_way::UnderWay;
@@ -16,7 +17,7 @@ const MAX_DOWN: usize = 256;
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     /// `None` until there is something to serve.
-    current: RwLock<Option<Arc<Routing>>>,
+    pub(super) in_force: InForce<Routing>,
     down: Down,
     pub(super) under_way: Arc<UnderWay>,
 }
@@ -33,13 +34,11 @@ impl Routes {
     pub(super) fn publish(&self, commits: &Commits) -> Arc<Routing> {
         let table = RouteTable::new(commits);
         let turns = (0..table.target_count()).map(|_| AtomicUsize::new(0)).collect();
-        let routing = Arc::new(Routing { table, turns });
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(routing.clone());
-        routing
+        self.in_force.publish(Routing { table, turns }, Arc::clone)
     }
 
     pub(super) fn current(&self) -> Option<Arc<Routing>> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.in_force.current()
     }
 
     /// Whose turn it is, leaving out those that were tried. A backend that has just refused a connection comes last.

@@ -70,33 +70,43 @@ impl Proxy {
                 message: "the gateway has not read the store yet".to_owned(),
             });
         };
-        let host = request.uri.authority().map(http::uri::Authority::as_str);
-        let host = host.or_else(|| request.headers.get(HOST)?.to_str().ok()).unwrap_or("");
-        match routing.table.resolve(host, request.uri.path()).cloned() {
+        match find(&routing, request) {
             Ok(target) => Ok((routing, target)),
             Err(miss) => Err(Refusal::from(&miss)),
         }
     }
 }
 
+/// Where a request goes by this table.
+fn find(routing: &Routing, request: &RequestHeader) -> std::result::Result<Arc<Target>, RouteMiss> {
+    let host = request.uri.authority().map(http::uri::Authority::as_str);
+    let host = host.or_else(|| request.headers.get(HOST)?.to_str().ok()).unwrap_or("");
+    routing.table.resolve(host, request.uri.path()).cloned()
+}
+
 impl Proxy {
-    /// The instance whose turn it is, counted as under way from before it is certain that the table still has it: whoever
-    /// waits for it to drain either sees the count, or has changed the table before this looks at it.
+    /// The instance whose turn it is, counted as under way.
     fn choose(&self, request: &RequestHeader, ctx: &mut Context) -> Option<Backend> {
-        loop {
-            let (routing, target) = ctx.target.clone()?;
-            let backend = self.routes.choose(&routing, &target, &ctx.tried)?.clone();
-            ctx.under_way = Some(self.routes.under_way.begin(backend.address));
-            let current = self.routes.current();
-            if current.is_none_or(|current| Arc::ptr_eq(&current, &routing)) {
-                return Some(backend);
+        let (routing, mut target) = ctx.target.clone()?;
+        let (mut seen, mut backend) = (Arc::clone(&routing), None);
+        let counts = &self.routes.under_way.counts;
+        let guard = handover::enter(&self.routes.in_force, counts, routing, |routing| {
+            if !Arc::ptr_eq(routing, &seen) {
+                // A route that went away while the request came in leads where it led.
+                if let Ok(found) = find(routing, request) {
+                    (seen, target) = (Arc::clone(routing), found);
+                } else if let Some(Backend { address, .. }) = &backend {
+                    return Some(*address);
+                }
             }
-            let Ok(found) = self.route(request) else {
-                // The route went away while the request came in; it goes where it was to go.
-                return Some(backend);
-            };
-            ctx.target = Some(found);
-        }
+            let next = self.routes.choose(&seen, &target, &ctx.tried)?.clone();
+            let address = next.address;
+            backend = Some(next);
+            Some(address)
+        })?;
+        ctx.under_way = Some(guard);
+        ctx.target = Some((seen, target));
+        backend
     }
 }
 

@@ -1,34 +1,30 @@
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::Notify;
 
 /// How many requests, upgraded connections included, are under way to each instance.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct UnderWay {
-    counts: Mutex<HashMap<SocketAddr, usize>>,
-    ended: Notify,
+    pub(super) counts: Arc<handover::UnderWay<SocketAddr>>,
+    ended: Arc<Notify>,
 }
 
 /// A request on its way to an instance, until it is dropped.
-#[derive(Debug)]
-pub(super) struct Guard {
-    all: Arc<UnderWay>,
-    address: SocketAddr,
+pub(super) type Guard = handover::Guard<SocketAddr>;
+
+impl Default for UnderWay {
+    fn default() -> Self {
+        let ended = Arc::new(Notify::new());
+        let notify = Arc::clone(&ended);
+        Self { counts: handover::UnderWay::new(move || notify.notify_waiters()), ended }
+    }
 }
 
 impl UnderWay {
-    pub(super) fn begin(self: &Arc<Self>, address: SocketAddr) -> Guard {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        *counts.entry(address).or_default() += 1;
-        Guard { all: Arc::clone(self), address }
-    }
-
     /// How many are under way to any of these.
     pub(crate) fn count(&self, backends: &[SocketAddr]) -> usize {
-        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        backends.iter().filter_map(|backend| counts.get(backend)).sum()
+        self.counts.count(backends)
     }
 
     /// Waits until none is under way to any of these.
@@ -42,20 +38,6 @@ impl UnderWay {
                 return;
             }
             ended.await;
-        }
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        let mut counts = self.all.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-                drop(counts);
-                self.all.ended.notify_waiters();
-            }
         }
     }
 }
