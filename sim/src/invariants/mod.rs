@@ -159,6 +159,12 @@ impl Invariants {
         Self { all: Self::always(), violations: Vec::new() }
     }
 
+    /// None: for worlds and plans that nobody could have come to, where only panics and rest are asked for.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { all: Vec::new(), violations: Vec::new() }
+    }
+
     fn always() -> Vec<Box<dyn Invariant>> {
         vec![
             Box::new(after_commit::NoAbortAfterCommit::default()),
