@@ -1,3 +1,5 @@
+mod effects;
+
 use proptest::prelude::*;
 
 use super::*;
