@@ -269,7 +269,14 @@ impl Operation {
             "the daemon was asked to stop while the operation ran",
         );
         match &self.state {
-            State::Resolving(resolve) if resolve.pending.is_commit() => self.end_unknown(),
+            // The batch of the commit is out, or what became of it is being found out.
+            State::Writing(pending)
+            | State::Resolving(Resolve { pending, .. })
+            | State::Reading(Reading::NotLanded(pending) | Reading::Fate(pending))
+                if pending.is_commit() =>
+            {
+                self.end_unknown();
+            }
             _ if self.record.is_some() => self.interrupt(error),
             _ => self.refuse(error.next("ployzctl dev up")),
         }
@@ -408,24 +415,4 @@ fn store_failed(error: &StoreError) -> ErrorBody {
 type StoreOutcome = Outcome<StoreReply, StoreError>;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_store_that_refuses_is_not_said_to_be_away() {
-        let refused = store_failed(&StoreError::Refused("no room (10176)".to_owned()));
-        assert_eq!(refused.code, "STORE_REFUSED");
-        assert!(refused.message.contains("no room (10176). A full disk"), "{}", refused.message);
-        assert_eq!(refused.next.as_deref(), Some("ployzctl doctor"));
-        let away = store_failed(&StoreError::Unavailable("nobody answers".to_owned()));
-        assert_eq!(away.code, "STORE_AWAY");
-    }
-
-    #[test]
-    fn a_cancel_promises_to_undo_only_what_can_be_undone() {
-        assert!(later(None).contains("as soon as it safely can"));
-        assert!(later(Some(Phase::Executing)).contains("as soon as it safely can"));
-        assert!(later(Some(Phase::Aborting)).contains("undone already"));
-        assert!(later(Some(Phase::CleanupPending)).contains("the commit stands"));
-    }
-}
+mod tests;

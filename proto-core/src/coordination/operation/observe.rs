@@ -351,7 +351,9 @@ impl Operation {
         }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
-        if head == planned || mutant::on(Mutant::HeadNotRechecked) {
+        if let Some(error) = self.taken_claim() {
+            self.abort(now, wall, error);
+        } else if head == planned || mutant::on(Mutant::HeadNotRechecked) {
             self.run_forward(now, wall);
         } else {
             let message = format!("the head moved from commit {planned} to commit {head}");

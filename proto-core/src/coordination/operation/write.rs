@@ -268,7 +268,9 @@ impl Operation {
         let claim = |key: &Key, value: &Claim| {
             let there = self.facts.claims.get(key);
             let same = there.is_some_and(|there| there.value == *value);
-            let expect = there.map_or(Revision::ABSENT, |there| there.revision);
+            // What another namespace took since the plan was made is not written over: the store refuses the batch.
+            let ours = there.filter(|there| !is_taken(there, namespace));
+            let expect = ours.map_or(Revision::ABSENT, |there| there.revision);
             let ttl = value.released.then_some(RELEASED_TTL);
             let value = serde_json::to_value(value).expect("facts are plain JSON");
             (!same).then(|| Write { key: key.clone(), value, expect: Some(expect), ttl })
@@ -611,18 +613,19 @@ impl Operation {
 
     /// Which expectation of the commit does not hold any more.
     fn what_moved(&self) -> ErrorBody {
+        self.taken_claim().unwrap_or_else(|| {
+            ErrorBody::new("HEAD_MOVED", "the head of the namespace was moved by somebody else")
+        })
+    }
+
+    /// The first claim of the plan that another namespace has, as an error.
+    pub(super) fn taken_claim(&self) -> Option<ErrorBody> {
         let Scope::Namespace(namespace) = self.scope();
-        let planned = &self.recorded_plan().commit;
-        for key in planned.claims.keys() {
-            if let Some(there) = self.facts.claims.get(key)
-                && there.value.namespace != *namespace
-                && !there.value.released
-            {
-                let message = format!("{key} was claimed by namespace {}", there.value.namespace);
-                return ErrorBody::new("CLAIM_TAKEN", message);
-            }
-        }
-        ErrorBody::new("HEAD_MOVED", "the head of the namespace was moved by somebody else")
+        self.recorded_plan().commit.claims.keys().find_map(|key| {
+            let there = self.facts.claims.get(key).filter(|there| is_taken(there, namespace))?;
+            let message = format!("{key} was claimed by namespace {}", there.value.namespace);
+            Some(ErrorBody::new("CLAIM_TAKEN", message))
+        })
     }
 
     /// Writes the mark: if it is stored, the lost batch never will be.
@@ -756,4 +759,9 @@ impl Operation {
             _ => self.interrupt(store_away("a write was not answered")),
         }
     }
+}
+
+/// Whether somebody else than this namespace has the claim.
+fn is_taken(there: &Versioned<Claim>, namespace: &crate::id::Namespace) -> bool {
+    there.value.namespace != *namespace && !there.value.released
 }

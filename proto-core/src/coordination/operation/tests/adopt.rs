@@ -1,0 +1,151 @@
+use super::bench::Bench;
+use super::course::record;
+use super::given::{Given, apply, deploy, key, second};
+use crate::api::Submission;
+use crate::coordination::record::Phase;
+use crate::id::OperationId;
+
+fn resume(operation: &OperationId) -> Submission {
+    Submission::Resume { operation: operation.clone() }
+}
+
+fn abort(operation: &OperationId) -> Submission {
+    Submission::Abort { operation: operation.clone() }
+}
+
+/// An operation of m1 with its first step under way, whose daemon died: lease at 99, record at 100.
+fn left() -> Bench {
+    Given::deployed().begin(apply(second("rolling"))).up_to_steps()
+}
+
+#[test]
+fn a_resumed_operation_takes_lease_and_record_as_they_are_and_puts_up_the_barrier_first() {
+    let left = left();
+    let id = left.id();
+    let mut bench = left.given.begin(resume(&id));
+    assert_eq!(bench.out(), ["read 1 prefixes"], "which scope is it?");
+    bench.read();
+    assert_eq!(bench.out(), ["read 8 prefixes"]);
+    bench.read();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 99, op.ID 100"]);
+    let taken = record(&bench.batch());
+    assert_eq!((&taken.id, taken.phase, taken.attempt), (&id, Phase::Executing, 1));
+    bench.accept(300);
+    assert_eq!(bench.said(), ["observing", "adopted"]);
+    assert_eq!(bench.out(), ["barrier m1 @299", "barrier m2 @299"]);
+    bench.ok("barrier m2");
+    assert_eq!(bench.out(), ["barrier m1 @299"]);
+    bench.ok("barrier m1");
+    assert_eq!(bench.out(), ["read 8 prefixes"]);
+    bench.read();
+    assert_eq!(bench.out(), ["start-web-0-new m1 @299"]);
+}
+
+#[test]
+fn another_machine_adopts_it_once_the_lease_expired_and_not_before() {
+    let mut left = left();
+    let id = left.id();
+    let mut early = left.given.clone().begin_on("m2", resume(&id));
+    early.read();
+    early.read();
+    assert_eq!(early.result().exit_code(), 8);
+    left.given.entries.remove(&key("lease.ns.blog"));
+    let mut bench = left.given.begin_on("m2", resume(&id));
+    bench.read();
+    bench.read();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 0, op.ID 100"]);
+    assert_eq!(record(&bench.batch()).coordinator.as_str(), "m2");
+}
+
+#[test]
+fn a_lease_of_this_machine_is_not_up_for_adoption_while_its_operation_runs_here() {
+    let left = left();
+    let id = left.id();
+    let mut bench = left.given.begin(resume(&id));
+    bench.op.set_running_here([id].into());
+    bench.read();
+    bench.read();
+    assert_eq!(bench.result().error().unwrap().code, "LEASE_HELD");
+}
+
+#[test]
+fn the_same_request_again_adopts_and_another_one_is_refused() {
+    let left = left();
+    let id = left.id();
+    let mut same = left.given.clone().begin(apply(second("rolling")));
+    same.read();
+    assert_eq!(record(&same.batch()).id, id);
+    same.accept(300);
+    assert_eq!(same.said(), ["observing", "adopted"]);
+
+    let mut other = left.given.begin(apply(deploy("app:v2", "third.example", "rolling", 1)));
+    other.read();
+    let error = other.result().error().unwrap();
+    assert_eq!(error.code, "OPERATION_UNFINISHED");
+    let next = format!("ployzctl op resume {id}, or ployzctl op abort {id}");
+    assert_eq!(error.next.as_ref(), Some(&next));
+}
+
+#[test]
+fn an_abort_of_what_was_left_executing_undoes_it_under_an_epoch_of_its_own() {
+    let left = left();
+    let id = left.id();
+    let mut bench = left.given.begin(abort(&id));
+    bench.read();
+    bench.read();
+    bench.accept(300);
+    bench.all_ok();
+    bench.read();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 299, op.ID 300"]);
+    assert_eq!(record(&bench.batch()).phase, Phase::Aborting);
+    bench.accept(310);
+    bench.all_barriers();
+    assert_eq!(bench.all_ok(), ["undo-start-web-1-new m2 @309", "undo-start-web-0-new m1 @309"]);
+}
+
+#[test]
+fn an_abort_of_what_has_committed_is_refused_with_the_way_on() {
+    let left = Given::deployed().begin(apply(second("rolling"))).up_to_cleanup();
+    let id = left.id();
+    let mut bench = left.given.begin(abort(&id));
+    bench.read();
+    bench.read();
+    let error = bench.result().error().unwrap();
+    assert_eq!(error.code, "ALREADY_COMMITTED");
+    assert_eq!(error.next, Some(format!("ployzctl op resume {id}")));
+    assert_eq!(bench.out(), [""; 0]);
+}
+
+#[test]
+fn what_was_left_after_its_commit_goes_on_with_the_cleanup_behind_a_barrier() {
+    let left = Given::deployed().begin(apply(second("rolling"))).up_to_cleanup();
+    let id = left.id();
+    let mut bench = left.given.begin(resume(&id));
+    bench.read();
+    bench.read();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 119, op.ID 120"]);
+    assert_eq!(record(&bench.batch()).phase, Phase::CleanupPending);
+    bench.accept(300);
+    assert_eq!(bench.out(), ["barrier m1 @299", "barrier m2 @299"]);
+    bench.all_barriers();
+    assert_eq!(bench.out(), ["routes-m1 m1 @299 commit 116", "routes-m2 m2 @299 commit 116"]);
+}
+
+#[test]
+fn a_torn_commit_that_was_left_is_found_behind_the_barrier_and_completed() {
+    let mut left = Given::deployed().begin(apply(second("rolling"))).up_to_commit();
+    left.keep(3, 126);
+    let id = left.id();
+    let mut bench = left.given.begin(resume(&id));
+    bench.read();
+    bench.read();
+    bench.accept(300);
+    bench.all_ok();
+    bench.read();
+    let landed = bench.batch();
+    assert_eq!(
+        bench.shape(&landed),
+        ["host.old_example 19", "allocation.blog 21", "lease.ns.blog 299", "op.ID 300"]
+    );
+    assert_eq!(record(&landed).phase, Phase::CleanupPending);
+}
