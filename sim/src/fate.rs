@@ -49,7 +49,7 @@ pub enum Later {
     AtRest,
 }
 
-/// Where an effect is issued, as far as it matters for what can become of it.
+/// Where and when an effect is issued, as far as it matters for what can become of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// It is a message to the sender's own machine.
@@ -58,6 +58,8 @@ pub struct Place {
     pub alone: bool,
     /// It is the daemon that the operator has asked, and he may cancel.
     pub asked: bool,
+    /// Nothing has changed anywhere since this daemon could last have died: dying now comes to the same.
+    pub unchanged: bool,
 }
 
 /// Who decides what becomes of effects.
@@ -263,7 +265,7 @@ impl Budget {
     #[must_use]
     pub fn fates(&self, effect: &EffectKind, at: Place) -> Vec<Fate> {
         let mut fates = vec![Fate::Normal];
-        let Place { own, alone, asked } = at;
+        let Place { own, alone, asked, unchanged } = at;
         if self.cancels > 0 && asked {
             fates.push(Fate::Cancel);
         }
@@ -284,7 +286,9 @@ impl Budget {
             EffectKind::Reply { .. } => (false, !alone),
         };
         if self.crashes > 0 {
-            fates.push(Fate::CrashBefore);
+            if !unchanged {
+                fates.push(Fate::CrashBefore);
+            }
             if distinct && (changes || !matches!(effect, EffectKind::Runtime(_))) {
                 fates.push(Fate::CrashAfter);
             }

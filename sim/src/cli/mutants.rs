@@ -31,11 +31,12 @@ pub(crate) fn mutants(
         "| planted | seen by | crashes | faults | in | schedules | |".to_owned(),
         "|---|---|---|---|---|---|---|".to_owned(),
     ];
-    for row in all.filter(|row| row.planted.is_empty() || name(row).contains(only)) {
+    for row in all.filter(|row| row.planted.is_empty() || name(&row.planted).contains(only)) {
         let Measured { caught, schedules, took } =
             measure(&row, &scenarios, later, within, threads);
         good &= caught.is_some() != row.masked;
-        let planted = if row.planted.is_empty() { "nothing".to_owned() } else { name(&row) };
+        let planted =
+            if row.planted.is_empty() { "nothing".to_owned() } else { name(&row.planted) };
         let line = match &caught {
             Some(caught) => {
                 let (crashes, faults) = caught.needed;
@@ -81,42 +82,45 @@ pub(crate) fn in_stories(
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use proto_core::mutant::Mutant;
-    use sim::measure::in_stories;
-    let wanted: Vec<_> = Mutant::ALL.into_iter().filter(|(_, name)| name.contains(only)).collect();
+    use sim::measure::{in_stories, name, story_rows};
+    let wanted: Vec<_> =
+        story_rows().into_iter().filter(|row| name(&row.planted).contains(only)).collect();
     let next = AtomicUsize::new(0);
-    let rows = Mutex::new(vec![(String::new(), true); wanted.len()]);
+    let lines = Mutex::new(vec![(String::new(), true); wanted.len()]);
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| {
                 loop {
                     let at = next.fetch_add(1, Ordering::Relaxed);
-                    let Some((mutant, name)) = wanted.get(at) else { return };
-                    let found = in_stories(*mutant, most);
-                    let row = match &found.caught {
-                        Some((seed, violation)) => {
-                            format!(
-                                "| {name} | {} | {seed} | {} |",
-                                found.stories, violation.invariant
-                            )
+                    let Some(row) = wanted.get(at) else { return };
+                    let found = in_stories(row, most);
+                    let (name, (from, to)) = (name(&row.planted), row.nodes);
+                    let head = format!("| {name} | {from}–{to} |");
+                    let line = match (&found.caught, row.masked) {
+                        (Some((seed, violation)), _) => {
+                            format!("{head} {} | {seed} | {} |", found.stories, violation.invariant)
                         }
-                        None => format!("| {name} | not in {} | | |", found.stories),
+                        (None, Some(why)) => {
+                            format!("{head} none of {} | | masked: {why} |", found.stories)
+                        }
+                        (None, None) => format!("{head} none of {} | | |", found.stories),
                     };
-                    println!("{row} {:.1} s", found.took.as_secs_f64());
-                    let mut rows = rows.lock().expect("no thread panics with it");
-                    rows[at] = (row, found.caught.is_some());
+                    println!("{line} {:.1} s", found.took.as_secs_f64());
+                    let as_it_should = found.caught.is_some() == row.masked.is_none();
+                    let mut lines = lines.lock().expect("no thread panics with it");
+                    lines[at] = (line, as_it_should);
                 }
             });
         }
     });
-    let rows = rows.into_inner().expect("every thread has ended");
-    let good = rows.iter().all(|(_, caught)| *caught);
+    let lines = lines.into_inner().expect("every thread has ended");
+    let good = lines.iter().all(|(_, as_it_should)| *as_it_should);
     if let Some(page) = write {
         let mut table = vec![
-            "| planted | stories until caught | seed | seen by |".to_owned(),
-            "|---|---|---|---|".to_owned(),
+            "| planted | machines | stories until caught | seed | seen by |".to_owned(),
+            "|---|---|---|---|---|".to_owned(),
         ];
-        table.extend(rows.into_iter().map(|(row, _)| row));
+        table.extend(lines.into_iter().map(|(line, _)| line));
         super::write_between(page, "mutants-in-stories", &table)?;
     }
     Ok(good)

@@ -210,7 +210,7 @@ impl Cluster<'_> {
             self.note(Some(machine), Kind::Fault, None, || "the gateway MISSES a write".to_owned());
             return self.schedule(HEARTBEAT, Event::Follower { machine, load });
         };
-        let arrives = (now + after).max(gateway.last_arrival);
+        let arrives = (now + after + gateway.lag).max(gateway.last_arrival);
         gateway.last_arrival = arrives;
         let (after, said) = (arrives.since(now), said.clone());
         if arrivals.second().is_some() {

@@ -45,6 +45,8 @@ use crate::world::bus::{Bus, Origin};
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     pub(crate) boot: u32,
+    /// How many changes there had been anywhere when it last put out an effect, and so could have died.
+    could_die_at: Option<u64>,
     /// The fence file on its disk.
     pub(crate) fence: FenceFile,
     pub(crate) pending: BTreeSet<EffectId>,
@@ -178,6 +180,8 @@ pub struct Cluster<'a> {
     pub crashes: u32,
     /// Where something was asked for last, until its result is told: its operator may cancel.
     cancellable: Option<(usize, OperationHandle)>,
+    /// How many effects and landings changed something that outlives a daemon.
+    changes: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) bus: Bus,
     pub(crate) under_way: BTreeMap<u64, UnderWay>,
@@ -194,6 +198,7 @@ impl<'a> Cluster<'a> {
         let machines = world.machines.iter().map(|_| Machine {
             node: None,
             boot: 0,
+            could_die_at: None,
             fence: FenceFile::default(),
             pending: BTreeSet::new(),
             timer: None,
@@ -214,6 +219,7 @@ impl<'a> Cluster<'a> {
             trace: Trace::new(false),
             crashes: 0,
             cancellable: None,
+            changes: 0,
             bus: Bus::default(),
             under_way: BTreeMap::new(),
             waiting_for_routes: Vec::new(),
@@ -425,6 +431,7 @@ impl<'a> Cluster<'a> {
             fence: there.fence.clone(),
         };
         there.node = Some(Node::new(config));
+        there.could_die_at = None;
         self.note(Some(machine), Kind::Mended, None, || host::STARTS.to_owned());
         self.drain(machine);
     }

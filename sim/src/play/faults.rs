@@ -7,6 +7,7 @@ use crate::fate::{Fate, Fates, Later, Strike};
 use crate::story::{EffectFate, What};
 use crate::trace::Kind;
 use crate::world::network::LinkFault;
+use crate::world::servers::Tear;
 
 impl Play<'_> {
     pub(super) fn begin(&mut self, number: usize) {
@@ -71,13 +72,16 @@ impl Play<'_> {
                 cluster.depose();
                 ends = false;
             }
-            What::TornBatch { writes } => {
-                cluster.world.servers.tear_next(writes);
+            What::TornBatch { writes, commit, kills } => {
+                cluster.world.servers.tear_next(Tear { writes, commit, kills });
                 ends = false;
             }
             What::FollowerGap { machine } => {
                 cluster.world.gateways[machine].gaps += 1;
                 ends = false;
+            }
+            What::SlowFollower { machine, millis } => {
+                cluster.world.gateways[machine].lag = Duration::from_millis(millis);
             }
             What::SlowRuntime { machine, times } => cluster.set_slow(machine, times),
             What::FailingRuntime { machine } => cluster.set_failing(machine, true),
@@ -138,6 +142,9 @@ impl Play<'_> {
                 for machine in cluster.world.servers.machines().to_vec() {
                     cluster.set_server(machine, true);
                 }
+            }
+            What::SlowFollower { machine, .. } => {
+                cluster.world.gateways[machine].lag = Duration::ZERO;
             }
             What::SlowRuntime { machine, .. } => cluster.set_slow(machine, 1),
             What::FailingRuntime { machine } => cluster.set_failing(machine, false),

@@ -168,7 +168,7 @@ impl Draw<'_> {
         // What is in an even namespace never stops serving.
         let strategies = [Strategy::Rolling, Strategy::BlueGreen, Strategy::Recreate];
         let strategy = strategies[self.below(if ns.is_multiple_of(2) { 2 } else { 3 })];
-        let global = self.shape.nodes <= 8 && self.below(10) == 1;
+        let global = self.shape.nodes <= 24 && self.below(10) == 1;
         let replicas = if global { 0 } else { 1 + self.below(3) as u32 };
         Service { s, image, replicas, strategy }
     }
@@ -232,8 +232,13 @@ impl Draw<'_> {
             "server_crash" => What::ServerCrash { machine: self.below(servers) },
             "quorum_loss" => What::QuorumLoss,
             "election" => What::Election,
-            "torn_batch" => What::TornBatch { writes: 1 + self.below(6) },
+            "torn_batch" => {
+                let (commit, kills) = (self.below(3) > 0, self.below(2) == 1);
+                What::TornBatch { writes: 1 + self.below(6), commit, kills }
+            }
             "follower_gap" => What::FollowerGap { machine },
+            // Shorter than an operation waits for gateways.
+            "slow_follower" => What::SlowFollower { machine, millis: self.millis(200, 4000) },
             "slow_runtime" => What::SlowRuntime { machine, times: 2 + self.below(60) as u32 },
             "failing_runtime" => What::FailingRuntime { machine },
             "disk_full" => What::DiskFull { machine },

@@ -204,10 +204,19 @@ pub enum What {
     QuorumLoss,
     /// The store's leader gives up its office.
     Election,
-    /// The lone server dies in the middle of the next batch, after so many of its writes.
-    TornBatch { writes: usize },
+    /// The lone server dies in the middle of the next batch (the next that moves a head), after so many of its writes, and the daemon
+    /// that asked with it.
+    TornBatch {
+        writes: usize,
+        #[serde(default)]
+        commit: bool,
+        #[serde(default)]
+        kills: bool,
+    },
     /// The gateway's follower misses a write.
     FollowerGap { machine: usize },
+    /// The gateway's follower hears everything so many milliseconds late.
+    SlowFollower { machine: usize, millis: u64 },
     /// The machine's runtime is so many times slower.
     SlowRuntime { machine: usize, times: u32 },
     /// The machine's runtime refuses every change.
@@ -265,6 +274,7 @@ impl What {
             Self::Election => "election",
             Self::TornBatch { .. } => "torn_batch",
             Self::FollowerGap { .. } => "follower_gap",
+            Self::SlowFollower { .. } => "slow_follower",
             Self::SlowRuntime { .. } => "slow_runtime",
             Self::FailingRuntime { .. } => "failing_runtime",
             Self::DiskFull { .. } => "disk_full",
@@ -294,6 +304,7 @@ impl What {
             | Self::Reboot { machine }
             | Self::ServerCrash { machine }
             | Self::FollowerGap { machine }
+            | Self::SlowFollower { machine, .. }
             | Self::SlowRuntime { machine, .. }
             | Self::FailingRuntime { machine }
             | Self::DiskFull { machine }
@@ -307,7 +318,7 @@ impl What {
 }
 
 /// Every class of faults.
-pub const CLASSES: [&str; 28] = [
+pub const CLASSES: [&str; 29] = [
     "daemon_crash",
     "daemon_pause",
     "sleep",
@@ -322,6 +333,7 @@ pub const CLASSES: [&str; 28] = [
     "election",
     "torn_batch",
     "follower_gap",
+    "slow_follower",
     "slow_runtime",
     "failing_runtime",
     "disk_full",

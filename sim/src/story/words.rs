@@ -32,8 +32,13 @@ impl fmt::Display for What {
             }
             Self::Delay { most } => write!(f, " of up to {most} ms"),
             Self::SlowRuntime { times, .. } => write!(f, ": {times} times"),
+            Self::SlowFollower { millis, .. } => write!(f, " by {millis} ms"),
             Self::ClockStep { millis, .. } => write!(f, " by {millis} ms"),
-            Self::TornBatch { writes } => write!(f, " after {writes} writes"),
+            Self::TornBatch { writes, commit, kills } => {
+                let which = if *commit { " of a commit" } else { "" };
+                let too = if *kills { ", and the daemon dies too" } else { "" };
+                write!(f, "{which} after {writes} writes{too}")
+            }
             _ => Ok(()),
         }
     }

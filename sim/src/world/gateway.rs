@@ -2,6 +2,7 @@
 //! outlives the daemon, and keeps its last good state on the machine's disk.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use proto_core::id::{InstanceName, MachineId, Namespace};
 use proto_core::routing::{Commits, Effect, Projection, RouteTable, Snapshot};
@@ -31,6 +32,8 @@ pub struct Gateway {
     pub load: u32,
     /// Messages of a follower arrive in order: none before this.
     pub last_arrival: Time,
+    /// Its follower hears everything so much later.
+    pub lag: Duration,
     /// Messages that will be missed: a gap in the sequence of its consumer.
     pub gaps: u32,
     /// It has missed one, and will find out.
@@ -53,6 +56,7 @@ impl Default for Gateway {
             link: Link::Following(Time::ZERO),
             load: 0,
             last_arrival: Time::ZERO,
+            lag: Duration::ZERO,
             gaps: 0,
             misses: false,
             missed: None,

@@ -28,11 +28,29 @@ pub struct Servers {
     undecided: Vec<Vec<Write>>,
     /// A leader that was cut off while another was elected, and what it still believes.
     deposed: Option<Deposed>,
-    /// The next batch is stored in part before the lone server dies: so many of its writes.
-    tear: Option<usize>,
+    /// A batch to come is stored in part before the lone server dies.
+    tear: Option<Tear>,
     random: Random,
     /// What rare states there were.
     pub seen: Seen,
+}
+
+/// Which batch is torn, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tear {
+    /// So many of its writes are stored.
+    pub writes: usize,
+    /// It is the next batch that moves a head, and not just the next.
+    pub commit: bool,
+    /// The daemon that asked dies with the server.
+    pub kills: bool,
+}
+
+impl Tear {
+    fn takes(self, writes: &[Write]) -> bool {
+        let moves = || writes.iter().any(|write| write.key.as_str().ends_with(".head"));
+        writes.len() > 1 && (!self.commit || moves())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -70,8 +88,13 @@ pub enum Answer {
     Reply(Result<StoreReply, StoreError>),
     /// It was taken, and is not answered.
     Silence,
-    /// The batch was stored in part, this part, and the server died of it.
-    Torn(Vec<Write>),
+    /// The batch was stored in part, and the server died of it.
+    Torn {
+        /// This part.
+        part: Vec<Write>,
+        /// The daemon that asked dies too.
+        kills: bool,
+    },
 }
 
 impl Servers {
@@ -128,7 +151,9 @@ impl Servers {
                 StoreRequest::Commit { writes } if self.steps_down.is_some() => {
                     self.keep(kv, writes)
                 }
-                StoreRequest::Commit { writes } if self.tear.is_some() && writes.len() > 1 => {
+                StoreRequest::Commit { writes }
+                    if self.tear.is_some_and(|tear| tear.takes(writes)) =>
+                {
                     self.tear_apart(kv, now, writes)
                 }
                 request => {
@@ -172,7 +197,8 @@ impl Servers {
 
     fn tear_apart(&mut self, kv: &mut Kv, now: Time, writes: &[Write]) -> Answer {
         let whole = writes.len();
-        let part = self.tear.take().unwrap_or(1).clamp(1, whole - 1);
+        let Tear { writes: part, kills, .. } = self.tear.take().expect("there is one to take");
+        let part = part.clamp(1, whole - 1);
         if !kv.holds(writes) {
             return Answer::Reply(Err(StoreError::Conflict));
         }
@@ -182,16 +208,16 @@ impl Servers {
         match result {
             Ok(_) => {
                 self.seen.torn += 1;
-                Answer::Torn(part)
+                Answer::Torn { part, kills }
             }
             Err(error) => Answer::Reply(Err(error)),
         }
     }
 
-    /// The next batch that reaches a lone server is stored in part, so many of its writes.
-    pub fn tear_next(&mut self, writes: usize) {
+    /// A batch that is to reach a lone server is stored in part.
+    pub fn tear_next(&mut self, tear: Tear) {
         if self.at.len() == 1 {
-            self.tear = Some(writes);
+            self.tear = Some(tear);
         }
     }
 
@@ -411,7 +437,7 @@ mod tests {
     fn a_torn_batch_keeps_its_first_writes_and_is_not_answered() {
         let mut servers = Servers::new(vec![0], Random::new(1));
         let mut kv = Kv::default();
-        servers.tear_next(1);
+        servers.tear_next(Tear { writes: 1, commit: false, kills: false });
         let writes = ["a", "b"].map(|key| Write {
             key: Key::new(key).expect("a key"),
             value: 1.into(),
@@ -419,7 +445,7 @@ mod tests {
             ttl: None,
         });
         let request = StoreRequest::Commit { writes: writes.to_vec() };
-        assert!(matches!(servers.apply(&mut kv, at(0), 0, &request), Answer::Torn(_)));
+        assert!(matches!(servers.apply(&mut kv, at(0), 0, &request), Answer::Torn { .. }));
         assert_eq!(kv.last(), Revision(1));
     }
 }

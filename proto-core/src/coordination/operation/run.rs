@@ -150,6 +150,12 @@ impl Operation {
         match self.record().phase {
             Phase::Executing => self.read_facts(Reading::Recheck),
             Phase::Aborting => self.run_undo(now, wall),
+            Phase::CleanupPending
+                if mutant::on(Mutant::AbortsTheCommitted)
+                    && matches!(self.submission, crate::api::Submission::Abort { .. }) =>
+            {
+                self.abort(now, wall, cancelled());
+            }
             Phase::CleanupPending => self.run_cleanup(now, wall),
             Phase::Aborted | Phase::Committed => unreachable!("final records are not taken"),
         }

@@ -681,10 +681,6 @@ impl Operation {
         match pending.what {
             Batch::Take { adopt: false } => self.lost_race(),
             // Whether its first writes are there all the same is seen before it is written again, or given up.
-            Batch::Commit if pending.lost >= 3 && mutant::on(Mutant::TornCommitForgotten) => {
-                let wall = pending.record.updated;
-                self.abort(Time::ZERO, wall, store_away("it keeps losing its answers"));
-            }
             Batch::Commit => self.read_facts(Reading::NotLanded(pending)),
             _ if pending.lost < 3 => self.write(pending),
             _ => self.interrupt(store_away("it keeps losing its answers")),
@@ -700,7 +696,7 @@ impl Operation {
         facts: Facts,
     ) {
         self.facts = facts;
-        if self.has_landed() {
+        if self.has_landed() && !mutant::on(Mutant::TornCommitForgotten) {
             self.follow_lease();
             self.landed(wall);
         } else if pending.lost < 3 {
