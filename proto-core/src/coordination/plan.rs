@@ -39,10 +39,12 @@ impl Plan {
         Digest::of(self)
     }
 
-    /// The machines that take part in it.
+    /// The machines that take part in it: those that only say what they serve do not.
     #[must_use]
     pub fn machines(&self) -> BTreeSet<MachineId> {
-        self.steps.iter().chain(&self.cleanup).map(|step| step.machine.clone()).collect()
+        let steps = self.steps.iter().chain(&self.cleanup);
+        let taking_part = steps.filter(|step| step.action != Action::AwaitRoutes);
+        taking_part.map(|step| step.machine.clone()).collect()
     }
 
     /// Why no planner made it, as a sentence; `None` if it can be run to an end and writes nothing but what is its namespace's.
@@ -208,7 +210,8 @@ pub enum Action {
         /// Between SIGTERM and SIGKILL, if it runs.
         grace: Span,
     },
-    /// The machine's gateway and DNS serve the commit of this operation, or did not answer.
+    /// The machine's gateway and DNS serve the commit of this operation, or did not say so in time: a machine that does not answer
+    /// holds nobody up, but what it may still route to gets this time.
     AwaitRoutes,
     /// The machine's gateway has no request under way to these backends, or the step's deadline passed.
     Drain {

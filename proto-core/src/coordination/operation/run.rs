@@ -1,6 +1,7 @@
 //! Barriers and steps: what is said to machines, and what becomes of it when they do not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::{Operation, PATIENCE, RETRY, Reading, State, Tag, cancelled};
 use crate::Outcome;
@@ -310,9 +311,19 @@ impl Operation {
             }
             // Not sent, or its answer was lost: the command is absolute, so it is sent again, under the same epoch.
             Outcome::Failed(_) | Outcome::Unknown | Outcome::Ok(_) => {
-                if waited < step.deadline.duration().max(PATIENCE) {
+                let serves = step.action == Action::AwaitRoutes;
+                let patience = if serves { Duration::ZERO } else { PATIENCE };
+                if waited < step.deadline.duration().max(patience) {
                     progress.status = Status::Again(now + RETRY);
                     self.step_event(&step, StepStatus::Retrying);
+                } else if serves {
+                    progress.status = Status::Done;
+                    self.step_event(&step, StepStatus::Done);
+                    self.note(format!(
+                        "machine {} does not say what its gateway serves: it may route to what was replaced",
+                        step.machine
+                    ));
+                    self.run_timeout(now, wall);
                 } else {
                     let message =
                         format!("machine {} does not answer: {}", step.machine, step.action);

@@ -276,6 +276,28 @@ fn a_port_that_a_stranger_listens_on_everywhere_is_refused_with_the_next_command
 }
 
 #[test]
+fn the_gateway_of_a_machine_that_is_silent_is_waited_for_and_its_barrier_is_not() {
+    let mut world = World::subnets();
+    let first = world.apply(&deploy("a", "app:v1", 1, "")).unwrap();
+    let [placed] = machines(&first)[..] else { panic!("one replica") };
+    let other = MACHINES.into_iter().find(|machine| *machine != placed).unwrap();
+    world.seen.remove(&id(other));
+    let Planned::Plan(plan) = world.plan(&deploy("a", "app:v2", 1, "")) else {
+        panic!("a machine is left")
+    };
+    let waits: Vec<_> = plan
+        .cleanup
+        .iter()
+        .filter(|step| step.action == Action::AwaitRoutes)
+        .map(|step| step.machine.as_str())
+        .collect();
+    assert_eq!(waits, MACHINES);
+    let goes = plan.cleanup.iter().find(|step| matches!(step.action, Action::Drain { .. }));
+    assert_eq!(goes.expect("v1 goes").after.len(), 2);
+    assert_eq!(plan.machines(), [id(placed)].into());
+}
+
+#[test]
 fn a_machine_whose_disk_is_full_gets_no_instance_and_still_gives_up_what_it_has() {
     let mut world = World::subnets();
     world.apply(&deploy("a", "app:v1", 2, "")).unwrap();

@@ -124,12 +124,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Gateways first, then what was replaced, as gently as the rollout says.
+    /// Gateways first, also of machines whose daemon was silent: theirs may well run. Then what was replaced, as gently as the rollout says.
     fn clean_up(&self, slots: &Slots) -> Vec<Step> {
-        let machines = self.facts.machines.values().filter(|machine| {
-            machine.lifecycle != MachineLifecycle::Removed
-                && self.observations.contains_key(&machine.id)
-        });
+        let machines = self.facts.machines.values();
+        let machines = machines.filter(|machine| machine.lifecycle != MachineLifecycle::Removed);
         let mut steps: Vec<_> = machines
             .map(|machine| Step {
                 id: id("routes", machine.id.as_str()),
