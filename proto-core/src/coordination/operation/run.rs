@@ -148,6 +148,12 @@ impl Operation {
     }
 
     fn behind_barrier(&mut self, now: Time, wall: UnixTime) {
+        if self.is_history() {
+            self.note(
+                "it had committed already, and newer commits followed: its record had come back",
+            );
+            return self.finish(Phase::Committed, wall);
+        }
         match self.record().phase {
             Phase::Executing => self.read_facts(Reading::Recheck),
             Phase::Aborting => self.run_undo(now, wall),
@@ -193,11 +199,14 @@ impl Operation {
 
     fn run(&mut self, now: Time, wall: UnixTime, kind: Kind, steps: Vec<Step>) {
         self.round += 1;
+        let back = kind != Kind::Forward;
+        let spares = |step: &Step| matches!(&step.action, Action::Remove { instance, .. } if back && self.serves(instance));
         let steps = steps
             .into_iter()
             .map(|step| {
                 let id = step.id.clone();
-                (id, Progress { step, status: Status::Waiting, since: None, failures: 0 })
+                let status = if spares(&step) { Status::Done } else { Status::Waiting };
+                (id, Progress { step, status, since: None, failures: 0 })
             })
             .collect();
         self.state = State::Running(Run { kind, steps });

@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationResult};
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
-use crate::id::Epoch;
+use crate::id::{Epoch, InstanceName};
 use crate::mutant::{self, Mutant};
 use crate::span::Span;
 use crate::store::facts::{
@@ -154,6 +154,24 @@ impl Operation {
             && head.is_some_and(|commit| commit.operation == planned.operation)
     }
 
+    /// Whether this operation has committed and the head has moved on since. That its record is open all the same means that it came
+    /// back: a store that lost its power may show a key again whose life was over. Nothing of it is to be done a second time.
+    pub(super) fn is_history(&self) -> bool {
+        let planned = &self.recorded_plan().commit.commit;
+        let there = self.facts.commits.get(&planned.number);
+        self.facts.head_number() > planned.number
+            && there.is_some_and(|commit| commit.operation == planned.operation)
+    }
+
+    /// Whether the head has this instance. It is what is served, so neither an undo nor a cleanup takes it away.
+    pub(super) fn serves(&self, instance: &InstanceName) -> bool {
+        let head = self.facts.commits.get(&self.facts.head_number());
+        let removed = self.facts.head.as_ref().is_none_or(|head| head.value.removed);
+        let slots = head.into_iter().flat_map(|commit| commit.services.values());
+        !removed
+            && slots.flat_map(|service| service.slots.values()).any(|i| i.instance == *instance)
+    }
+
     /// Nothing is left to be done.
     pub(super) fn finish(&mut self, phase: Phase, wall: UnixTime) {
         let mut record = self.record().clone();
@@ -231,6 +249,7 @@ impl Operation {
             }
             Batch::Finish => {
                 let mut writes = match pending.record.phase {
+                    Phase::Committed if self.is_history() => Vec::new(),
                     Phase::Committed => self.instance_writes(pending.record.updated),
                     _ => self.given_up(),
                 };
