@@ -52,7 +52,7 @@ test: setup check lab-parts
 
 # In `make test` every claim is compared a few times only.
 conformance: setup
-	PLOYZ_CONFORMANCE=full scripts/with-docker.sh $(CARGO) test --locked -p tests --test conformance_kv --test conformance_runtime -- --nocapture
+	PLOYZ_CONFORMANCE=full scripts/with-docker.sh $(CARGO) test --locked -p tests --test conformance_kv --test conformance_runtime -- --nocapture $(TEST_FLAGS)
 
 demo:
 	scripts/demo.sh

@@ -21,7 +21,7 @@ use real::Source;
 /// How many runs go on side by side, and how many shorter sequences are tried side by side.
 const SIDE_BY_SIDE: u64 = 6;
 /// A run that is not through by then is too slow.
-const AT_MOST: Duration = Duration::from_secs(900);
+const AT_MOST: Duration = Duration::from_secs(3600);
 /// How long what follows from a request may take,
 const SOON: Duration = Duration::from_secs(30);
 /// and where it is known that it may never come.
