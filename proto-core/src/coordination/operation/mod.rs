@@ -129,6 +129,8 @@ pub struct Operation {
     renewing: bool,
     renew_at: Option<Time>,
     cancelled: bool,
+    /// It was adopted, and whether the one before has committed all the same was not looked at yet.
+    unchecked: bool,
     /// The nonces of the marks that were written, in case a mark's own answer is lost.
     marks: Vec<String>,
     notes: Vec<String>,
@@ -156,6 +158,7 @@ impl Operation {
             renewing: false,
             renew_at: None,
             cancelled: false,
+            unchecked: false,
             marks: Vec::new(),
             notes: Vec::new(),
             effects: VecDeque::new(),

@@ -346,6 +346,7 @@ impl Operation {
     /// The lease is held and no earlier command can land: is the plan's baseline still the head?
     fn rechecked(&mut self, now: Time, wall: UnixTime, facts: Facts) {
         self.facts = facts;
+        self.unchecked = false;
         if self.has_landed() {
             return self.landed(wall);
         }

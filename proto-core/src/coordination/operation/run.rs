@@ -81,6 +81,7 @@ impl Operation {
     /// From here on nothing of a lower epoch can land, on every machine that the plan names.
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
+        self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
         }

@@ -86,8 +86,12 @@ impl Operation {
         self.retake(Batch::Take { adopt }, wall);
     }
 
-    /// Gives up: takes a new epoch for the undo, so that nothing delayed can land after it.
+    /// Gives up: takes a new epoch for the undo, so that nothing delayed can land after it. What was adopted and may have committed
+    /// already, as a torn batch can leave the head without the record, is interrupted instead.
     pub(super) fn abort(&mut self, _now: Time, wall: UnixTime, error: ErrorBody) {
+        if self.unchecked {
+            return self.interrupt(error);
+        }
         let record = self.record.as_mut().expect("only what is recorded is aborted");
         let look = format!("ployzctl op show {}", record.value.id);
         record.value.error.get_or_insert(error.or_next(look));
