@@ -7,27 +7,30 @@ use proto_core::api::OperationResult;
 use proto_core::api::views::DaemonEvent;
 use tokio::sync::broadcast;
 
-use crate::clock::wall;
+use crate::clock::Clock;
 
 /// How many events are kept.
 const KEPT: usize = 1000;
 
 /// The daemon's events.
 #[derive(Debug)]
-pub(crate) struct Events {
+pub struct Events {
+    clock: Clock,
     kept: Mutex<VecDeque<DaemonEvent>>,
     live: broadcast::Sender<DaemonEvent>,
 }
 
 impl Events {
-    pub(crate) fn new() -> Self {
-        Self { kept: Mutex::new(VecDeque::new()), live: broadcast::channel(256).0 }
+    /// None yet.
+    #[must_use]
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, kept: Mutex::new(VecDeque::new()), live: broadcast::channel(256).0 }
     }
 
     /// Keeps an event and tells whoever follows.
-    pub(crate) fn publish(&self, code: &str, component: &str, message: impl Into<String>) {
+    pub fn publish(&self, code: &str, component: &str, message: impl Into<String>) {
         self.keep(DaemonEvent {
-            at: wall(),
+            at: self.clock.wall(),
             code: code.to_owned(),
             component: component.to_owned(),
             message: message.into(),
@@ -36,10 +39,10 @@ impl Events {
     }
 
     /// The same for the end of an operation.
-    pub(crate) fn ended(&self, what: &str, result: &OperationResult) {
+    pub fn ended(&self, what: &str, result: &OperationResult) {
         let why = result.error().map(|error| format!(". {}: {}", error.code, error.message));
         self.keep(DaemonEvent {
-            at: wall(),
+            at: self.clock.wall(),
             code: "OPERATION_ENDED".to_owned(),
             component: "operation".to_owned(),
             message: format!("{what}: {result}{}", why.unwrap_or_default()),
@@ -59,7 +62,7 @@ impl Events {
     }
 
     /// What is kept, and what comes from now on, with nothing between lost.
-    pub(crate) fn follow(&self) -> (Vec<DaemonEvent>, broadcast::Receiver<DaemonEvent>) {
+    pub fn follow(&self) -> (Vec<DaemonEvent>, broadcast::Receiver<DaemonEvent>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         (kept.iter().cloned().collect(), self.live.subscribe())
     }

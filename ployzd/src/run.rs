@@ -7,21 +7,23 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use io_adapters::files;
-use io_adapters::nats::{Bus, Credentials, Incomings, Link, Store};
+use io_adapters::nats::{Bus, Credentials, Incomings, Link, Replier, Store};
 use proto_core::Outcome;
+use proto_core::coordination::command::CommandReply;
 use proto_core::coordination::participant::FenceFile;
 use proto_core::daemon::{Node, NodeConfig};
 use proto_core::machine::{Addressing, MachineLifecycle, MachineRecord};
 use proto_core::store::facts::{Cluster, VERSION};
 use proto_core::store::{Facts, Key, Revision, StoreError, StoreReply, StoreRequest, Write};
 
-use crate::api::{self, Api};
-use crate::clock;
+use crate::api::{self, About, Api};
+use crate::clock::Clock;
 use crate::config::{Config, Runtime as RuntimeConfig};
-use crate::driver::{self, Ports};
+use crate::driver;
 use crate::events::Events;
 use crate::failpoint;
 use crate::init::random_hex;
+use crate::parts::Parts;
 use crate::runtime::Runtime;
 use crate::sidecars::Sidecars;
 
@@ -89,13 +91,14 @@ fn load_fence(config: &Config) -> anyhow::Result<FenceFile> {
 
 async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("the daemon's own program cannot be found")?;
-    let events = Arc::new(Events::new());
+    let clock = Clock::system();
+    let events = Arc::new(Events::new(clock));
     let listener = api::listen(&config.socket)?;
     let coordinator = open(&config, "coordinator")?;
     let participant = open(&config, "participant")?;
     let store = Store::new(coordinator.clone());
     let runtime = Runtime::new(&config, program.clone());
-    let sidecars = Arc::new(Sidecars::new(config.clone(), program, Arc::clone(&events)));
+    let sidecars = Arc::new(Sidecars::new(config.clone(), program, clock, Arc::clone(&events)));
     let seed = u64::from_str_radix(&random_hex(8)?, 16).context("hexadecimal digits were drawn")?;
     let node = Node::new(NodeConfig {
         machine: config.machine.id.clone(),
@@ -103,26 +106,31 @@ async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
         seed,
         fence,
     });
-    let ports = Ports {
-        store: store.clone(),
-        bus: Bus::new(coordinator.clone()),
-        runtime: runtime.clone(),
-        fence_file: config.path("fence.json"),
-        gateway: config.control_socket("gateway"),
-        dns: config.control_socket("dns"),
-    };
-    let driver = driver::start(node, ports, Arc::clone(&events));
-    let (stop, mut stopped) = tokio::sync::mpsc::channel(1);
-    let api = Arc::new(Api {
-        config: config.clone(),
-        driver: driver.clone(),
+    let ports = Arc::new(Parts {
         store: store.clone(),
         bus: Bus::new(coordinator.clone()),
         link: coordinator.clone(),
         runtime: runtime.clone(),
         sidecars: Arc::clone(&sidecars),
+        fence_file: config.path("fence.json"),
+        gateway: config.control_socket("gateway"),
+        dns: config.control_socket("dns"),
+    });
+    let driver = driver::start(node, ports.clone(), clock, Arc::clone(&events));
+    let (stop, mut stopped) = tokio::sync::mpsc::channel(1);
+    let (cluster, cluster_id) = config.cluster();
+    let api = Arc::new(Api {
+        about: About {
+            cluster: cluster.to_owned(),
+            cluster_id: cluster_id.to_owned(),
+            machine: config.machine.id.clone(),
+            runtime: config.runtime.name().to_owned(),
+            data_dir: config.data_dir.clone(),
+        },
+        driver: driver.clone(),
+        ports,
         events: Arc::clone(&events),
-        started: clock::now(),
+        clock,
         stop,
     });
     let server = tokio::spawn(api::serve(listener, Arc::clone(&api)));
@@ -172,10 +180,22 @@ fn open(config: &Config, user: &str) -> anyhow::Result<Link> {
 async fn take_commands(mut incoming: Incomings, driver: driver::Handle) {
     while let Some(request) = incoming.next().await {
         match serde_json::from_slice(&request.payload) {
-            Ok(command) => driver.command(command, request.replier),
+            Ok(command) => {
+                // Before the next one is taken.
+                let reply = driver.command(command);
+                tokio::spawn(answer(reply, request.replier));
+            }
             // Whoever sent it waits until its timeout: there is nothing true to say to what is no command.
             Err(error) => tracing::warn!(%error, "a command cannot be read"),
         }
+    }
+}
+
+async fn answer(reply: impl Future<Output = Option<CommandReply>>, replier: Replier) {
+    let Some(reply) = reply.await else { return };
+    let payload = serde_json::to_vec(&reply).expect("replies are plain JSON");
+    if let Err(error) = replier.reply(payload).await {
+        tracing::warn!(%error, "a command could not be answered");
     }
 }
 
@@ -211,7 +231,7 @@ async fn try_found(
         name: name.to_owned(),
         id: id.to_owned(),
         incarnation: 1,
-        created: clock::wall(),
+        created: Clock::system().wall(),
     };
     let machine = MachineRecord {
         v: VERSION,

@@ -28,7 +28,7 @@ use proto_core::services::{
 };
 use tokio::task::JoinHandle;
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::events::Events;
 use crate::program::Programs;
@@ -46,6 +46,7 @@ const MAX_FILE_STORE: u64 = 4 << 30;
 pub(crate) struct Sidecars {
     config: Config,
     program: PathBuf,
+    clock: Clock,
     events: Arc<Events>,
     running: Mutex<BTreeMap<Component, ProcessIdentity>>,
     keepers: Mutex<Vec<JoinHandle<()>>>,
@@ -59,10 +60,11 @@ struct Start {
 }
 
 impl Sidecars {
-    pub(crate) fn new(config: Config, program: PathBuf, events: Arc<Events>) -> Self {
+    pub(crate) fn new(config: Config, program: PathBuf, clock: Clock, events: Arc<Events>) -> Self {
         Self {
             config,
             program,
+            clock,
             events,
             running: Mutex::default(),
             keepers: Mutex::default(),
@@ -116,7 +118,7 @@ impl Sidecars {
                 match self.bring_up(component).await {
                     Ok(process) => {
                         self.set_running(component, Some(process.clone()));
-                        supervisor.handle_input(clock::now(), Input::Started(attempt));
+                        supervisor.handle_input(self.clock.now(), Input::Started(attempt));
                         let ended = end_of(&process, exit_watch(&process), |error| {
                             let message = format!(
                                 "process {} cannot be watched ({error}); it is looked at every second instead",
@@ -134,11 +136,11 @@ impl Sidecars {
                     }
                     Err(error) => self.tell(component, "SIDECAR_FAILED", format!("{error:#}")),
                 }
-                supervisor.handle_input(clock::now(), Input::Died(attempt));
+                supervisor.handle_input(self.clock.now(), Input::Died(attempt));
             }
             let Some((at, _)) = supervisor.poll_timeout() else { return };
-            tokio::time::sleep_until(clock::instant(at)).await;
-            supervisor.handle_input(clock::now(), Input::Tick);
+            tokio::time::sleep_until(self.clock.instant(at)).await;
+            supervisor.handle_input(self.clock.now(), Input::Tick);
         }
     }
 

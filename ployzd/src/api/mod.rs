@@ -1,4 +1,4 @@
-//! HTTP and JSON over the unix socket.
+//! HTTP and JSON: over the unix socket, or whatever else the daemon listens on.
 //!
 //! | file | holds |
 //! |---|---|
@@ -11,7 +11,7 @@ mod streams;
 mod views;
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,44 +21,58 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
-use io_adapters::nats::{Bus, Link, Store};
 use proto_core::Outcome;
 use proto_core::api::ErrorBody;
-pub(crate) use proto_core::api::views::ShutdownRequest as Shutdown;
-use proto_core::id::{InstanceName, Namespace};
+pub use proto_core::api::views::ShutdownRequest as Shutdown;
+use proto_core::id::{InstanceName, MachineId, Namespace};
 use proto_core::runtime::{RuntimeReply, RuntimeRequest};
 use proto_core::store::{Entry, Key, StoreReply, StoreRequest};
-use proto_core::time::Time;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
-use crate::config::Config;
+use crate::clock::Clock;
 use crate::driver;
 use crate::events::Events;
-use crate::runtime::Runtime;
-use crate::sidecars::Sidecars;
+use crate::ports::Ports;
 
 /// How long a question to the store may take.
 const READ_WITHIN: Duration = Duration::from_secs(3);
 
+/// Whose API it is, as its status says.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's id.
+    pub cluster_id: String,
+    /// The machine.
+    pub machine: MachineId,
+    /// The name of its runtime.
+    pub runtime: String,
+    /// Below which directory its daemon keeps everything.
+    pub data_dir: PathBuf,
+}
+
 /// What requests are answered from.
 #[derive(Debug)]
-pub(crate) struct Api {
-    pub(crate) config: Config,
-    pub(crate) driver: driver::Handle,
-    pub(crate) store: Store,
-    pub(crate) bus: Bus,
-    pub(crate) link: Link,
-    pub(crate) runtime: Runtime,
-    pub(crate) sidecars: Arc<Sidecars>,
-    pub(crate) events: Arc<Events>,
-    pub(crate) started: Time,
-    pub(crate) stop: mpsc::Sender<Shutdown>,
+pub struct Api {
+    /// Whose it is.
+    pub about: About,
+    /// Takes what is asked for.
+    pub driver: driver::Handle,
+    /// Answers questions.
+    pub ports: Arc<dyn Ports>,
+    /// What the daemon did by itself.
+    pub events: Arc<Events>,
+    /// Since the daemon's start.
+    pub clock: Clock,
+    /// Takes the request to end.
+    pub stop: mpsc::Sender<Shutdown>,
 }
 
 /// An error as an answer.
 #[derive(Debug)]
-pub(crate) struct Failure(StatusCode, ErrorBody);
+struct Failure(StatusCode, ErrorBody);
 
 impl Failure {
     fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
@@ -135,7 +149,11 @@ fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Api>>)> {
 }
 
 /// Serves until the daemon ends.
-pub(crate) async fn serve(listener: UnixListener, api: Arc<Api>) {
+pub async fn serve<L>(listener: L, api: Arc<Api>)
+where
+    L: axum::serve::Listener,
+    L::Addr: std::fmt::Debug,
+{
     let router = endpoints()
         .into_iter()
         .fold(Router::new(), |router, (_, path, answers)| router.route(path, answers))
@@ -167,7 +185,7 @@ impl Api {
         prefixes: Vec<Key>,
         within: Duration,
     ) -> Result<Vec<Entry>, Failure> {
-        match self.store.execute(StoreRequest::Read { prefixes }, within).await {
+        match self.ports.store(StoreRequest::Read { prefixes }, within).await {
             Outcome::Ok(StoreReply::Entries(entries)) => Ok(entries),
             other => {
                 let detail = match other {
@@ -183,8 +201,7 @@ impl Api {
     /// Removes every instance of this cluster from this machine: the end of a local cluster.
     pub(crate) async fn remove_instances(&self) -> anyhow::Result<()> {
         let list = RuntimeRequest::List { namespace: None };
-        let Outcome::Ok(RuntimeReply::Instances(instances)) = self.runtime.execute(list).await
-        else {
+        let Outcome::Ok(RuntimeReply::Instances(instances)) = self.ports.runtime(list).await else {
             bail!("the runtime does not say what runs");
         };
         for seen in instances {
@@ -192,7 +209,7 @@ impl Api {
             let grace = seen.spec.workload.stop_grace_period;
             let stop = RuntimeRequest::Stop { instance: instance.clone(), grace };
             for request in [stop, RuntimeRequest::Remove { instance: instance.clone() }] {
-                if let Outcome::Failed(error) = self.runtime.execute(request).await {
+                if let Outcome::Failed(error) = self.ports.runtime(request).await {
                     bail!("{instance} cannot be removed: {error}");
                 }
             }

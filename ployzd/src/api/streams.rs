@@ -43,7 +43,7 @@ pub(super) async fn logs(
     Query(query): Query<LogsQuery>,
 ) -> Result<Response, Failure> {
     let instance = instance(&query.instance)?;
-    let lines = api.runtime.logs(&instance, query.tail, query.follow).await;
+    let lines = api.ports.logs(&instance, query.tail, query.follow).await;
     let lines = lines.map_err(|error| runtime_failure(&error))?;
     Ok(ndjson(lines.map(move |read| match read {
         Ok(read) => line(&LogLine {
@@ -60,7 +60,7 @@ pub(super) async fn exec(
     State(api): State<Arc<Api>>,
     Json(request): Json<ExecRequest>,
 ) -> Result<Response, Failure> {
-    let exec = api.runtime.exec(&request.instance, &request.command).await;
+    let exec = api.ports.exec(&request.instance, &request.command).await;
     let exec = exec.map_err(|error| runtime_failure(&error))?;
     // No input is passed on: what reads it sees its end.
     drop(exec.input);

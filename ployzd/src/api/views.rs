@@ -5,26 +5,23 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use io_adapters::control;
-use io_adapters::nats::LinkState;
 use proto_core::Outcome;
 use proto_core::api::requests::InstancesQuery;
 use proto_core::api::views::{
-    CommitView, ComponentView, DoctorCheck, InstanceRow, InstancesView, LeaseView, NamespaceView,
-    SilentMachine, StatusView, StoreView,
+    CommitView, DoctorCheck, InstanceRow, InstancesView, LeaseView, NamespaceView, SilentMachine,
+    StatusView, StoreView,
 };
 use proto_core::coordination::command::{Command, CommandBody, CommandReply, MachineObservation};
 use proto_core::deploy::plan::MIN_DISK_FREE;
 use proto_core::deploy::spec::Manifest;
 use proto_core::digest::Digest;
 use proto_core::id::{MachineId, Namespace, OperationId};
-use proto_core::services::Component;
 use proto_core::span::Span;
 use proto_core::store::facts::{Commit, Head, Lease};
 use proto_core::store::{Entry, Facts, Key};
+use proto_core::time::Time;
 
 use super::{Answer, Api, Failure, namespace};
-use crate::clock;
 
 /// How long machines may take to say what runs: a listing ends then and says who was silent.
 const LIST_WITHIN: Span = Span::from_secs(1);
@@ -44,59 +41,26 @@ pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>
 /// `GET /v1/status`. Answers also while the store is away or hangs, and says so.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
     let read = api.read_within(vec![Key::namespaces()], STATUS_WITHIN);
-    let (read, components) = tokio::join!(read, components(&api));
+    let (read, components) = tokio::join!(read, api.ports.components(STATUS_WITHIN));
     let (store, namespaces) = match read {
         Ok(entries) => (StoreView { reachable: true, detail: None }, by_namespace(&entries)),
         Err(Failure(_, error)) => {
             (StoreView { reachable: false, detail: Some(error.message) }, BTreeMap::new())
         }
     };
-    let (name, id) = api.config.cluster();
+    let about = &api.about;
     Ok(Json(StatusView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        cluster: name.to_owned(),
-        cluster_id: id.to_owned(),
-        machine: api.config.machine.id.clone(),
-        runtime: api.config.runtime.name().to_owned(),
+        cluster: about.cluster.clone(),
+        cluster_id: about.cluster_id.clone(),
+        machine: about.machine.clone(),
+        runtime: about.runtime.clone(),
         pid: std::process::id(),
-        uptime_ms: clock::now().since(api.started).as_millis().try_into().unwrap_or(u64::MAX),
+        uptime_ms: api.clock.now().since(Time::ZERO).as_millis().try_into().unwrap_or(u64::MAX),
         store,
         components,
         namespaces: namespaces.into_values().map(|(_, commit)| view(&commit)).collect(),
     }))
-}
-
-async fn components(api: &Api) -> Vec<ComponentView> {
-    futures::future::join_all(Component::ALL.map(|component| seen(api, component))).await
-}
-
-async fn seen(api: &Api, component: Component) -> ComponentView {
-    let pid = api.sidecars.running().get(&component).map(|process| process.pid);
-    let state = if pid.is_some() { "running" } else { "down" };
-    let mut view = ComponentView {
-        name: component.to_string(),
-        pid,
-        state: state.to_owned(),
-        applied: None,
-        stale: false,
-        detail: None,
-    };
-    if component == Component::Nats {
-        if let LinkState::Down { reason } = api.link.state() {
-            view.detail = Some(reason);
-        }
-        return view;
-    }
-    let socket = api.config.control_socket(component.name());
-    match control::status(&socket, STATUS_WITHIN).await {
-        Ok(status) => {
-            view.applied = Some(status.projection.applied.0);
-            view.stale = status.projection.stale.is_some();
-            view.detail = Some(status.listen.join(", "));
-        }
-        Err(error) => view.detail = Some(error.to_string()),
-    }
-    view
 }
 
 /// The head and the head commit of each namespace that exists.
@@ -237,22 +201,21 @@ async fn ask(
     // A listing is no operation; the digest of the question stands for it in the machine's log.
     let operation = OperationId::from_digest(&Digest::of(&body));
     let command = Command { v: 1, operation, deadline: LIST_WITHIN, body };
-    let payload = serde_json::to_vec(&command).map_err(|error| error.to_string())?;
-    match api.bus.request(machine, payload, LIST_WITHIN.duration()).await {
-        Outcome::Ok(reply) => match serde_json::from_slice(&reply) {
-            Ok(CommandReply::Observed(seen)) => Ok(seen),
-            Ok(CommandReply::Failed(failure)) => Err(failure.to_string()),
-            Ok(other) => Err(format!("it answered {other:?}")),
-            Err(error) => Err(format!("its answer cannot be read: {error}")),
-        },
+    match api.ports.send(machine, &command, LIST_WITHIN.duration()).await {
+        Outcome::Ok(CommandReply::Observed(seen)) => Ok(seen),
+        Outcome::Ok(CommandReply::Failed(failure)) => Err(failure.to_string()),
+        Outcome::Ok(other) => Err(format!("it answered {other:?}")),
         Outcome::Failed(error) => Err(error.to_string()),
         Outcome::Stale | Outcome::Unknown => Err("it did not answer in time".to_owned()),
     }
 }
 
 /// Whether a deploy would find room enough beside the daemon and the store's server.
-fn disk(data_dir: &std::path::Path) -> Result<String, (String, &'static str)> {
-    let free = io_adapters::files::disk_free(data_dir)
+fn disk(api: &Api) -> Result<String, (String, &'static str)> {
+    let data_dir = &api.about.data_dir;
+    let free = api
+        .ports
+        .disk_free()
         .map_err(|error| (format!("{}: {error}", data_dir.display()), "df -h"))?;
     let told = format!("{} MiB free at {}", free >> 20, data_dir.display());
     if free < MIN_DISK_FREE {
@@ -280,7 +243,7 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
             .map(|_| "it answers".to_owned())
             .map_err(|Failure(_, error)| (error.message, "ployzctl events")),
     );
-    for component in components(&api).await {
+    for component in api.ports.components(STATUS_WITHIN).await {
         let detail = component.detail.unwrap_or_default();
         let answers = component.name == "nats" || component.applied.is_some();
         let result = match (component.pid, answers, component.stale) {
@@ -294,8 +257,8 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
         };
         add(&component.name, result);
     }
-    add("disk", disk(&api.config.data_dir));
-    let machine = ask(&api, &api.config.machine.id, None).await;
+    add("disk", disk(&api));
+    let machine = ask(&api, &api.about.machine, None).await;
     add(
         "runtime",
         machine
