@@ -35,7 +35,7 @@ impl std::fmt::Display for Revision {
 }
 
 /// A key as it was read.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// The key.
     pub key: Key,
@@ -46,7 +46,7 @@ pub struct Entry {
 }
 
 /// One write of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Write {
     /// The key.
     pub key: Key,
@@ -60,7 +60,7 @@ pub struct Write {
 }
 
 /// What a machine asks of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreRequest {
     /// The latest value of each key that equals one of these or lies below one of them (`ns.blog` takes `ns.blog.head`),
     /// read from the store's leader. Expired keys are left out.
@@ -79,7 +79,7 @@ pub enum StoreRequest {
 }
 
 /// The store's answer. (That there was none is [`crate::Outcome::Unknown`].)
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StoreReply {
     /// To a read: entries by key.
     Entries(Vec<Entry>),

@@ -13,6 +13,7 @@ use crate::fate::{Fate, Later, Place};
 use crate::invariants::Seen;
 use crate::trace::{Kind, Line};
 use crate::world::bus::{Open, Origin, place};
+use crate::world::runtime::takes;
 use crate::world::servers::Answer;
 
 /// What happens on the machine itself takes so long.
@@ -148,17 +149,8 @@ impl Cluster<'_> {
                 Some((HOP, Flight::Command { from: machine, to, command }))
             }
             EffectKind::Runtime(request) => {
-                let by = request.mutates().and_then(|instance| {
-                    let open = self.bus.at(machine).filter_map(|open| match &open.command.body {
-                        CommandBody::Perform { scope, epoch, action, .. }
-                            if effect.operation.as_ref() == Some(&open.command.operation)
-                                && action.changes() == Some(instance) =>
-                        {
-                            Some((scope.clone(), *epoch))
-                        }
-                        _ => None,
-                    });
-                    open.max()
+                let by = effect.operation.as_ref().and_then(|operation| {
+                    self.bus.commanded(machine, operation, request.mutates()?)
                 });
                 let slower = self.machines[machine].ails.slow.max(1);
                 let boot = self.machines[machine].boot;
@@ -409,16 +401,6 @@ impl Cluster<'_> {
             }
         }
     }
-}
-
-fn takes(request: &RuntimeRequest) -> Duration {
-    Duration::from_millis(match request {
-        RuntimeRequest::Create { .. } => 300,
-        RuntimeRequest::Start { .. } => 200,
-        RuntimeRequest::Stop { .. } => 100,
-        RuntimeRequest::Remove { .. } => 50,
-        _ => 2,
-    })
 }
 
 fn short_flight(flight: &Flight) -> String {

@@ -4,12 +4,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use proto_core::coordination::OperationRecord;
 use proto_core::daemon::{Completion, RoutesRequest};
 use proto_core::id::OperationId;
 use proto_core::store::{Entry, FollowEvent, Key, Revision, StoreReply, StoreRequest, Write};
 use proto_core::time::Time;
-use serde::Deserialize as _;
 
 use super::{Cluster, Event};
 use crate::invariants::Seen;
@@ -150,19 +148,7 @@ impl Cluster<'_> {
             .iter()
             .find_map(|write| write.key.as_str().strip_prefix("op.")?.parse::<OperationId>().ok());
         let operation = operation.or(named.as_ref());
-        let mut records = Vec::new();
-        for write in writes.iter().filter(|write| write.key.as_str().starts_with("op.")) {
-            match OperationRecord::deserialize(&write.value) {
-                Ok(record) => records.push(record),
-                Err(error) => {
-                    let what = format!("{} is no record: {error}", write.key);
-                    let now = self.world.now;
-                    self.invariants.violate("S11 intent is what was planned", what, now);
-                }
-            }
-        }
-        let records = &records;
-        self.invariants.see(&Seen::Stored { writes, records, operation }, &self.world);
+        self.invariants.stored(writes, operation, &self.world);
         self.trace.mix(last.0);
         let first = last.0 + 1 - writes.len() as u64;
         let entries = (first..).zip(writes).filter(|(_, write)| is_followed(&write.key));

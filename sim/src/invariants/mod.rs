@@ -24,6 +24,7 @@ use proto_core::id::{Epoch, OperationId};
 use proto_core::runtime::RuntimeRequest;
 use proto_core::store::{Scope, Write};
 use proto_core::time::Time;
+use serde::Deserialize as _;
 
 use crate::world::World;
 
@@ -116,7 +117,7 @@ impl std::fmt::Display for Violation {
 }
 
 /// One invariant.
-trait Invariant: std::fmt::Debug {
+trait Invariant: std::fmt::Debug + Send {
     /// Its name.
     fn name(&self) -> &'static str;
 
@@ -194,6 +195,21 @@ impl Invariants {
                 self.violations.push(violation);
             }
         }
+    }
+
+    /// The store took a batch; what is no record where one should be is a violation too.
+    pub fn stored(&mut self, writes: &[Write], operation: Option<&OperationId>, world: &World) {
+        let mut records = Vec::new();
+        for write in writes.iter().filter(|write| write.key.as_str().starts_with("op.")) {
+            match OperationRecord::deserialize(&write.value) {
+                Ok(record) => records.push(record),
+                Err(error) => {
+                    let what = format!("{} is no record: {error}", write.key);
+                    self.violate("S11 intent is what was planned", what, world.now);
+                }
+            }
+        }
+        self.see(&Seen::Stored { writes, records: &records, operation }, world);
     }
 
     /// The world may have changed.

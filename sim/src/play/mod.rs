@@ -4,6 +4,7 @@
 //! | module | holds |
 //! |---|---|
 //! | here | the agenda: what happens when |
+//! | [`habits`] | what operators do about answers |
 //! | `operators` | who asks for operations, waits, retries, resumes, aborts, goes home |
 //! | `clients` | who sends requests through the gateways |
 //! | `faults` | how each fault begins and ends |
@@ -12,6 +13,7 @@
 
 mod clients;
 mod faults;
+pub mod habits;
 mod operators;
 mod report;
 mod rest;
@@ -24,8 +26,7 @@ use proto_core::daemon::OperationHandle;
 use proto_core::random::Random;
 use proto_core::time::Time;
 
-pub(crate) use report::outcome;
-pub use report::{Outcomes, Report};
+pub use report::{Outcomes, Report, outcome};
 
 use crate::cluster::{Cluster, Stepped};
 use crate::fate::{Fates, Told};

@@ -6,15 +6,13 @@ use std::time::Duration;
 use proto_core::api::{OperationResult, Submission};
 use proto_core::daemon::OperationHandle;
 
+use super::habits::{self, Again, MAX_TRIES};
 use super::{Play, Todo};
 use crate::cluster::operation_of;
-use crate::invariants::rest;
 use crate::story::{Action, Then};
 
 /// How long an operator waits for an answer before they leave it to itself.
 const PATIENCE: Duration = Duration::from_secs(240);
-/// How often an operator does something about one and the same operation.
-const MAX_TRIES: u32 = 8;
 
 /// What an operator is at.
 #[derive(Debug, Default)]
@@ -90,19 +88,9 @@ impl Play<'_> {
     /// An operator comes back to what did not come to an end.
     pub(super) fn again(&mut self, task: usize) {
         let asked = &self.story.operations[task];
-        let request = asked.action.request();
-        let (machine, then) = (asked.then_on, asked.then);
-        let unfinished = rest::unfinished(&self.cluster.world);
-        let digest = request.digest();
-        let own = unfinished.iter().find(|record| record.request_digest == digest);
-        let in_the_way = unfinished.iter().find(|record| record.scope == request.scope());
-        let record = own.or(in_the_way);
-        self.tasks[task].clearing = own.is_none() && in_the_way.is_some() && then != Then::Retry;
-        let submission = match (record, then) {
-            (Some(record), Then::Resume) => Submission::Resume { operation: record.id.clone() },
-            (Some(record), Then::Abort) => Submission::Abort { operation: record.id.clone() },
-            _ => Submission::Apply { request },
-        };
+        let machine = asked.then_on;
+        let (submission, clearing) = habits::come_back(asked, &self.cluster.world);
+        self.tasks[task].clearing = clearing;
         self.submit(task, machine, submission);
     }
 
@@ -146,43 +134,24 @@ impl Play<'_> {
             self.report.marks.hit("an operator's second try came to an end");
         }
         self.tasks[task].open = None;
-        match result {
-            OperationResult::Previewed { plan, .. } => {
-                if let Action::Prepared { of, after } = action
-                    && !std::mem::replace(&mut self.tasks[task].applying, true)
-                {
-                    let request = of.request();
-                    let plan = plan.clone();
-                    self.tasks[task].tries -= 1;
-                    self.prepared.push((task, Submission::ApplyPrepared { request, plan }));
-                    let number = self.prepared.len() - 1;
-                    self.plan(Duration::from_millis(*after), Todo::ApplyPrepared(number));
-                }
-            }
-            OperationResult::Refused { error } => {
-                // Somebody else is at it, or the store is away: later, perhaps.
-                let soon = matches!(
-                    error.code.as_str(),
-                    "LEASE_HELD"
-                        | "OPERATION_UNFINISHED"
-                        | "STORE_AWAY"
-                        | "STORE_REFUSED"
-                        | "CONTENDED"
-                        | "MACHINE_SILENT"
-                );
-                if soon {
-                    self.try_again(task, Duration::from_secs(15));
-                }
-            }
-            OperationResult::Interrupted { .. }
-            | OperationResult::Unknown { .. }
-            | OperationResult::CleanupPending { .. } => {
+        if let OperationResult::Previewed { plan, .. } = result
+            && let Action::Prepared { of, after } = action
+            && !std::mem::replace(&mut self.tasks[task].applying, true)
+        {
+            let request = of.request();
+            let plan = plan.clone();
+            self.tasks[task].tries -= 1;
+            self.prepared.push((task, Submission::ApplyPrepared { request, plan }));
+            let number = self.prepared.len() - 1;
+            self.plan(Duration::from_millis(*after), Todo::ApplyPrepared(number));
+        }
+        match habits::about(result) {
+            Some(Again::Later) => self.try_again(task, Duration::from_secs(15)),
+            Some(Again::Soon) => {
                 let after = Duration::from_millis(1000 + self.random.below(10_000));
                 self.try_again(task, after);
             }
-            OperationResult::AlreadyDone { .. }
-            | OperationResult::Committed { .. }
-            | OperationResult::Aborted { .. } => {}
+            None => {}
         }
     }
 

@@ -123,7 +123,7 @@ impl Play<'_> {
 
 /// The name of an outcome.
 #[must_use]
-pub(crate) fn outcome(result: &OperationResult) -> &'static str {
+pub fn outcome(result: &OperationResult) -> &'static str {
     match result {
         OperationResult::Previewed { .. } => "previewed",
         OperationResult::AlreadyDone { .. } => "already_done",

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use proto_core::coordination::command::Command;
+use proto_core::coordination::command::{Command, CommandBody};
 use proto_core::daemon::{EffectId, ReplyToken};
-use proto_core::id::MachineId;
+use proto_core::id::{Epoch, InstanceName, MachineId, OperationId};
+use proto_core::store::Scope;
 
 /// Which run of which machine's daemon issued an effect. What comes back for an earlier run finds nobody.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +60,27 @@ impl Bus {
     /// The commands that a machine works on.
     pub fn at(&self, machine: usize) -> impl Iterator<Item = &Open> {
         self.open.values().filter(move |open| open.at == machine)
+    }
+
+    /// For whom an operation has a machine change an instance: of the commands that it works on the one of the highest epoch.
+    #[must_use]
+    pub fn commanded(
+        &self,
+        machine: usize,
+        operation: &OperationId,
+        instance: &InstanceName,
+    ) -> Option<(Scope, Epoch)> {
+        let commands = self.at(machine).map(|open| &open.command);
+        let commands = commands.filter(|command| command.operation == *operation);
+        let changing = commands.filter_map(|command| match &command.body {
+            CommandBody::Perform { scope, epoch, action, .. }
+                if action.changes() == Some(instance) =>
+            {
+                Some((scope.clone(), *epoch))
+            }
+            _ => None,
+        });
+        changing.max()
     }
 }
 

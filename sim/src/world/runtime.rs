@@ -54,6 +54,18 @@ impl Behaviour {
     }
 }
 
+/// How long a runtime takes for a request where nothing is slow.
+#[must_use]
+pub fn takes(request: &RuntimeRequest) -> Duration {
+    Duration::from_millis(match request {
+        RuntimeRequest::Create { .. } => 300,
+        RuntimeRequest::Start { .. } => 200,
+        RuntimeRequest::Stop { .. } => 100,
+        RuntimeRequest::Remove { .. } => 50,
+        _ => 2,
+    })
+}
+
 /// An instance of the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {

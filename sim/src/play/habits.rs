@@ -1,0 +1,62 @@
+//! What operators do about answers, in both tiers alike.
+
+use proto_core::api::{OperationResult, Submission};
+
+use crate::invariants::rest;
+use crate::story::{Asked, Then};
+use crate::world::World;
+
+/// How often an operator does something about one and the same operation.
+pub const MAX_TRIES: u32 = 8;
+
+/// When an operator does something about an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Again {
+    /// In some seconds.
+    Soon,
+    /// Somebody else is at it, or the store is away: in a quarter of a minute.
+    Later,
+}
+
+/// Whether an operator does something about this answer, and when.
+#[must_use]
+pub fn about(result: &OperationResult) -> Option<Again> {
+    match result {
+        OperationResult::Refused { error } => {
+            let later = matches!(
+                error.code.as_str(),
+                "LEASE_HELD"
+                    | "OPERATION_UNFINISHED"
+                    | "STORE_AWAY"
+                    | "STORE_REFUSED"
+                    | "CONTENDED"
+                    | "MACHINE_SILENT"
+            );
+            later.then_some(Again::Later)
+        }
+        OperationResult::Interrupted { .. }
+        | OperationResult::Unknown { .. }
+        | OperationResult::CleanupPending { .. } => Some(Again::Soon),
+        OperationResult::Previewed { .. }
+        | OperationResult::AlreadyDone { .. }
+        | OperationResult::Committed { .. }
+        | OperationResult::Aborted { .. } => None,
+    }
+}
+
+/// What an operator asks for who comes back to what did not come to an end, and whether that only ends what is in the way.
+#[must_use]
+pub fn come_back(asked: &Asked, world: &World) -> (Submission, bool) {
+    let request = asked.action.request();
+    let unfinished = rest::unfinished(world);
+    let digest = request.digest();
+    let own = unfinished.iter().find(|record| record.request_digest == digest);
+    let in_the_way = unfinished.iter().find(|record| record.scope == request.scope());
+    let clearing = own.is_none() && in_the_way.is_some() && asked.then != Then::Retry;
+    let submission = match (own.or(in_the_way), asked.then) {
+        (Some(record), Then::Resume) => Submission::Resume { operation: record.id.clone() },
+        (Some(record), Then::Abort) => Submission::Abort { operation: record.id.clone() },
+        _ => Submission::Apply { request },
+    };
+    (submission, clearing)
+}
