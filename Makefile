@@ -16,7 +16,7 @@ TARGET ?=
 SEED ?= $(shell date +%s)
 FOR ?= 3m
 
-.PHONY: help setup build test check conformance demo lab lab-docker lab-parts bench sim fuzz
+.PHONY: help setup build test check conformance demo lab lab-docker lab-parts bench sim sim-200 fuzz
 
 BUILT := $(abspath $(or $(CARGO_TARGET_DIR),target))
 # What the lab runs as ployzd. Not where cargo puts it: there is the one that ships.
@@ -29,6 +29,7 @@ help:
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one"
 	@echo "make sim     the simulator: one crash everywhere, then fresh stories for FOR=3m; SEED=n to repeat"
 	@echo "make fuzz    hostile input for every edge, steered by coverage, FOR=3m each; TARGET=name for one"
+	@echo "make sim-200 200 daemons on simulated hosts: a deploy over 20, five crashes, a partition"
 	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
 	@echo "make build   release binaries in target/release"
 
@@ -90,3 +91,7 @@ sim:
 fuzz:
 	scripts/setup.sh fuzz
 	scripts/fuzz.sh run $(FOR) $(TARGET)
+
+# The driver and the API of ployzd on 200 simulated hosts.
+sim-200:
+	$(CARGO) run --release --locked -p sim-daemon -- two-hundred

@@ -12,6 +12,7 @@
 //! | [`explain`] | a run told to people: as text, as a page |
 //! | [`mod@measure`] | bugs planted on purpose |
 //! | [`trace`] | what happened, for people |
+//! | [`figures`] | what a run took, and tables in pages |
 //! | [`fate`] | what can become of an effect |
 //! | [`invariants`] | what must hold, a file each |
 
@@ -21,6 +22,7 @@ pub mod cluster;
 pub mod enumerate;
 pub mod explain;
 pub mod fate;
+pub mod figures;
 pub mod invariants;
 pub mod marks;
 pub mod measure;

@@ -149,8 +149,10 @@ impl Cluster<'_> {
                 Some((HOP, Flight::Command { from: machine, to, command }))
             }
             EffectKind::Runtime(request) => {
-                let by = effect.operation.as_ref().and_then(|operation| {
-                    self.bus.commanded(machine, operation, request.mutates()?)
+                let by = request.mutates().and_then(|instance| {
+                    let commands = self.bus.changing(machine, instance);
+                    let own = commands.filter(|(of, _)| Some(*of) == effect.operation.as_ref());
+                    own.map(|(_, by)| by).max()
                 });
                 let slower = self.machines[machine].ails.slow.max(1);
                 let boot = self.machines[machine].boot;

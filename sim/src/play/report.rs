@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Play;
 use crate::invariants::Violation;
+use crate::invariants::rest::{self, Content};
 use crate::marks::Marks;
 use crate::trace::{Line, Span};
 
@@ -61,6 +62,10 @@ pub struct Report {
     pub effects: u64,
     /// How operations ended: the last answer that its operator had.
     pub outcomes: Outcomes,
+    /// The same, by operation.
+    pub ended: Vec<&'static str>,
+    /// What the heads say at the end.
+    pub content: Content,
     /// Every answer, also those after which the operator went on.
     pub answers: Outcomes,
     /// How often a fault of each class struck.
@@ -100,8 +105,11 @@ impl Play<'_> {
         let world = &self.cluster.world;
         let mut report = self.report;
         for (asked, task) in self.story.operations.iter().zip(&self.tasks) {
-            report.outcomes.add(asked.action.kind(), task.ended.unwrap_or("unanswered"));
+            let ended = task.ended.unwrap_or("unanswered");
+            report.outcomes.add(asked.action.kind(), ended);
+            report.ended.push(ended);
         }
+        report.content = rest::content(world);
         report.marks.of_world(world);
         report.simulated_seconds = world.now.as_nanos() / 1_000_000_000;
         report.events = self.cluster.events;

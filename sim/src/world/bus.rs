@@ -62,25 +62,20 @@ impl Bus {
         self.open.values().filter(move |open| open.at == machine)
     }
 
-    /// For whom an operation has a machine change an instance: of the commands that it works on the one of the highest epoch.
-    #[must_use]
-    pub fn commanded(
+    /// The commands that a machine works on and that change this instance: of which operation, for which scope at which epoch.
+    pub fn changing(
         &self,
         machine: usize,
-        operation: &OperationId,
         instance: &InstanceName,
-    ) -> Option<(Scope, Epoch)> {
-        let commands = self.at(machine).map(|open| &open.command);
-        let commands = commands.filter(|command| command.operation == *operation);
-        let changing = commands.filter_map(|command| match &command.body {
+    ) -> impl Iterator<Item = (&OperationId, (Scope, Epoch))> {
+        self.at(machine).filter_map(move |open| match &open.command.body {
             CommandBody::Perform { scope, epoch, action, .. }
                 if action.changes() == Some(instance) =>
             {
-                Some((scope.clone(), *epoch))
+                Some((&open.command.operation, (scope.clone(), *epoch)))
             }
             _ => None,
-        });
-        changing.max()
+        })
     }
 }
 

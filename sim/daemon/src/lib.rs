@@ -1,0 +1,27 @@
+//! The daemon tier: the driver loop and the HTTP API of ployzd, as they ship, on simulated hosts of turmoil, in clusters that play the same
+//! stories as the engine tier.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`mod@play`] | a story, from its first operation to the questions at rest |
+//! | `faults` | what turmoil does for each fault of a story |
+//! | `machine` | a machine's host: the daemon |
+//! | `store`, `outliving`, `operator` | the other hosts: the store; runtimes and gateways; who asks |
+//! | `ports` | what the daemon reaches through its ports |
+//! | `shared` | what outlives every daemon |
+//! | `wire` | frames between hosts |
+//!
+//! The models of store, runtimes and gateways are those of [`sim::world`], and so are the invariants. Real here, beside what the engine
+//! runs: the driver, its tasks and timers, the API, and every message as bytes.
+
+mod faults;
+mod machine;
+mod operator;
+mod outliving;
+pub mod play;
+mod ports;
+mod shared;
+mod store;
+mod wire;
+
+pub use play::{Config, Report, play};

@@ -1,0 +1,106 @@
+//! `sim-daemon`: plays stories with the daemons of ployzd on turmoil hosts, and compares the tiers.
+
+#![allow(clippy::print_stdout, reason = "a command line tool prints")]
+
+mod compare;
+mod two_hundred;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, Subcommand};
+use sim::story::Story;
+use sim_daemon::{Config, Report, play};
+
+/// The driver loop and the API of ployzd on simulated hosts.
+#[derive(Debug, Parser)]
+#[command(name = "sim-daemon", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays a saved story.
+    Play {
+        /// The story.
+        file: PathBuf,
+        /// The step of the clock, in milliseconds.
+        #[arg(long, default_value_t = 1)]
+        tick: u64,
+    },
+    /// 200 machines, a deploy over 20 of them, five crashes, a partition.
+    TwoHundred {
+        /// Where all randomness comes from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many machines.
+        #[arg(long, default_value_t = 200)]
+        nodes: usize,
+    },
+    /// The same workload in the engine tier and here: simulated seconds a second.
+    Compare {
+        /// Numbers of machines.
+        #[arg(long, value_delimiter = ',', default_value = "3,50,200")]
+        nodes: Vec<usize>,
+        /// Writes the table between the marks of this page.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("sim-daemon: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<bool, String> {
+    match command {
+        Command::Play { file, tick } => {
+            let text = std::fs::read_to_string(&file)
+                .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+            let story = serde_json::from_str(&text)
+                .map_err(|error| format!("{} is no story: {error}", file.display()))?;
+            let config = Config { tick: Duration::from_millis(tick.max(1)), ..Config::default() };
+            tell(&story, config).map(|report| report.violations.is_empty())
+        }
+        Command::TwoHundred { seed, nodes } => two_hundred::run(seed, nodes),
+        Command::Compare { nodes, write } => compare::run(&nodes, write.as_deref()),
+    }
+}
+
+/// Plays a story and says what it came to.
+fn tell(story: &Story, config: Config) -> Result<Report, String> {
+    let began = Instant::now();
+    let report = play(story, config).map_err(|error| error.to_string())?;
+    let (simulated, took) = (report.simulated.as_secs_f64(), began.elapsed().as_secs_f64());
+    println!(
+        "{} machines, {simulated:.0} simulated s in {took:.0} s ({:.2} a second), tick {:?}, peak memory {} MiB",
+        story.nodes,
+        simulated / took,
+        config.tick,
+        sim::figures::peak_memory() >> 20,
+    );
+    println!(
+        "{} effects, {} daemons died, {} faults, hash {:016x}",
+        report.effects, report.crashes, report.faults, report.hash
+    );
+    for (asked, ended) in story.operations.iter().zip(&report.ended) {
+        println!("{} on machine {}: {ended}", asked.action.kind(), asked.machine + 1);
+    }
+    for (invariant, states) in &report.premises {
+        println!("{states:8} {invariant}");
+    }
+    for violation in &report.violations {
+        println!("VIOLATION {violation}");
+    }
+    Ok(report)
+}

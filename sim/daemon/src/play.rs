@@ -1,0 +1,449 @@
+//! Plays a story on turmoil hosts: operators and faults at work (safety), then everything is mended and must come to rest (liveness).
+//!
+//! The habits of the operators and the questions at rest are those of [`sim::play`]; there are no clients. Faults for which turmoil has
+//! nothing are refused.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, UNIX_EPOCH};
+
+use proto_core::api::{OperationResult, Submission};
+use proto_core::coordination::Phase;
+use proto_core::random::Random;
+use sim::invariants::rest::{self, Content, FINISHED, Snapshot};
+use sim::invariants::{Seen, Violation};
+use sim::play::habits::{self, Again, MAX_TRIES};
+use sim::play::outcome;
+use sim::scenario::founded;
+use sim::story::{Action, Story, Then};
+use sim::trace::Trace;
+use tokio::sync::mpsc;
+use turmoil::{Builder, Sim};
+
+use crate::faults::{self, Cut};
+use crate::operator::{self, Answer, Question};
+use crate::shared::Shared;
+use crate::{machine, outliving, store};
+
+/// How long it may take until everything has come to an end.
+const CONVERGES_WITHIN: Duration = Duration::from_secs(600);
+/// What the hosts' clocks say at the beginning, in seconds since 1970.
+const EPOCH: u64 = 1_800_000_000;
+
+/// How a story is played.
+#[derive(Debug, Clone, Copy)]
+pub struct Config {
+    /// The step of turmoil's clock. Messages take one to three of them.
+    pub tick: Duration,
+    /// How long everything is left alone before the questions at rest. A lease lives for 30 s.
+    pub rest: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { tick: Duration::from_millis(1), rest: Duration::from_secs(40) }
+    }
+}
+
+/// Why a story was not played to its end.
+#[derive(Debug)]
+pub enum Error {
+    /// It has faults of these classes, which this tier does not have.
+    NotPlayed(Vec<&'static str>),
+    /// It has operations of this kind, which this tier does not have.
+    NotAsked(&'static str),
+    /// A host's program failed.
+    Host(Box<dyn std::error::Error>),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotPlayed(classes) => {
+                write!(f, "the daemon tier has no fault {}", classes.join(", "))
+            }
+            Self::NotAsked(kind) => write!(f, "the daemon tier's operators do not ask for {kind}"),
+            Self::Host(error) => write!(f, "a host failed: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// What a run came to.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// How long it was, on the simulated clock.
+    pub simulated: Duration,
+    /// How many effects the nodes put out, beside answers, fences and waits for routes.
+    pub effects: u64,
+    /// How many daemons died.
+    pub crashes: u32,
+    /// How many faults there were, crashes among them.
+    pub faults: u32,
+    /// How each operation ended: the last answer that its operator had.
+    pub ended: Vec<&'static str>,
+    /// What the heads say at the end.
+    pub content: Content,
+    /// In how many states each invariant's premise was true.
+    pub premises: BTreeMap<&'static str, u64>,
+    /// What was broken.
+    pub violations: Vec<Violation>,
+    /// Every answer and when it came, every revision of the store and when: the same for the same story and the same build.
+    pub hash: u64,
+}
+
+/// Something on the agenda.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Todo {
+    /// An operator asks for something.
+    Ask(usize),
+    /// An operator does something about what did not come to an end.
+    Again(usize),
+    /// A fault begins.
+    Begin(usize),
+    /// A fault ends.
+    End(usize),
+    /// A daemon that died is started.
+    Restart(usize),
+}
+
+/// What an operator is at.
+#[derive(Debug, Default)]
+struct Task {
+    tries: u32,
+    ended: Option<&'static str>,
+    /// What was asked last is the end of somebody else's operation that is in the way.
+    clearing: bool,
+}
+
+/// A story that is being played.
+pub(crate) struct Play<'s> {
+    pub(crate) story: &'s Story,
+    config: Config,
+    pub(crate) sim: Sim<'static>,
+    pub(crate) shared: Shared,
+    /// The hosts of the machines.
+    pub(crate) names: Vec<String>,
+    /// Link faults under way, by their number in the story.
+    pub(crate) cuts: BTreeMap<usize, Cut>,
+    pub(crate) crashes: u32,
+    pub(crate) faults: u32,
+    questions: mpsc::UnboundedSender<Question>,
+    /// Questions without an answer, and whose they are.
+    waiting: BTreeMap<u64, Option<usize>>,
+    tasks: Vec<Task>,
+    agenda: BTreeMap<(Duration, u64), Todo>,
+    planned: u64,
+    random: Random,
+    trace: Trace,
+    mended: bool,
+}
+
+/// Plays a story.
+///
+/// # Errors
+///
+/// If it asks for what this tier does not have, or a host's program fails. What an invariant says is in the report.
+pub fn play(story: &Story, config: Config) -> Result<Report, Error> {
+    let missing = faults::not_played(story);
+    if !missing.is_empty() {
+        return Err(Error::NotPlayed(missing));
+    }
+    for asked in &story.operations {
+        if matches!(asked.action, Action::Prepared { .. }) || asked.cancel_after.is_some() {
+            return Err(Error::NotAsked(asked.action.kind()));
+        }
+    }
+    let mut play = Play::new(story, config);
+    play.safety()?;
+    let converged = play.liveness()?;
+    play.at_rest(converged)?;
+    Ok(play.finish())
+}
+
+impl<'s> Play<'s> {
+    fn new(story: &'s Story, config: Config) -> Self {
+        let shared = Shared::new(founded(story.nodes));
+        let names: Vec<_> = shared.lock().world.machines.iter().map(ToString::to_string).collect();
+        let mut sim = Builder::new()
+            .rng_seed(story.seed)
+            .epoch(UNIX_EPOCH + Duration::from_secs(EPOCH))
+            .simulation_duration(Duration::MAX)
+            .tick_duration(config.tick)
+            .min_message_latency(config.tick)
+            .max_message_latency(3 * config.tick)
+            .tcp_capacity(1024)
+            .build();
+        let (questions, asked) = mpsc::unbounded_channel();
+        let (work, to_do) = mpsc::unbounded_channel();
+        let state = shared.clone();
+        sim.client(operator::HOST, operator::run(state, asked));
+        let state = shared.clone();
+        sim.client(outliving::HOST, outliving::run(state, to_do));
+        let state = shared.clone();
+        sim.host(store::HOST, move || store::run(state.clone()));
+        for (at, name) in names.iter().enumerate() {
+            let (state, work) = (shared.clone(), work.clone());
+            sim.host(name.as_str(), move || machine::run(at, state.clone(), work.clone()));
+        }
+        Self {
+            story,
+            config,
+            sim,
+            shared,
+            names,
+            cuts: BTreeMap::new(),
+            crashes: 0,
+            faults: 0,
+            questions,
+            waiting: BTreeMap::new(),
+            tasks: story.operations.iter().map(|_| Task::default()).collect(),
+            agenda: BTreeMap::new(),
+            planned: 0,
+            random: Random::new(story.seed),
+            trace: Trace::new(false),
+            mended: false,
+        }
+    }
+
+    pub(crate) fn plan(&mut self, after: Duration, todo: Todo) {
+        self.planned += 1;
+        self.agenda.insert((self.sim.elapsed() + after, self.planned), todo);
+    }
+
+    fn safety(&mut self) -> Result<(), Error> {
+        let story = self.story;
+        for (n, asked) in story.operations.iter().enumerate() {
+            self.plan(Duration::from_millis(asked.at), Todo::Ask(n));
+        }
+        for (n, fault) in story.faults.iter().enumerate() {
+            self.plan(Duration::from_millis(fault.at), Todo::Begin(n));
+        }
+        self.run_for(Duration::from_millis(story.length), |_| false).map(drop)
+    }
+
+    /// Mends everything and lets it come to an end; whether it did.
+    fn liveness(&mut self) -> Result<bool, Error> {
+        self.mended = true;
+        self.heal();
+        let end = self.sim.elapsed() + CONVERGES_WITHIN;
+        // First what operators are still at, and what they will do about it.
+        self.run_for(CONVERGES_WITHIN / 2, Self::is_over)?;
+        while self.sim.elapsed() < end && self.is_fine() {
+            self.run_for(self.config.rest, Self::is_over)?;
+            let unfinished = rest::unfinished(&self.shared.lock().world);
+            if unfinished.is_empty() && self.is_over() {
+                return Ok(true);
+            }
+            for record in unfinished {
+                let machine = self.below(self.story.nodes);
+                let operation = record.id.clone();
+                let abort = record.phase == Phase::Executing && self.below(3) == 0;
+                let submission = if abort {
+                    Submission::Abort { operation }
+                } else {
+                    Submission::Resume { operation }
+                };
+                self.submit(None, machine, submission);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Nobody waits, and nobody will ask for anything more.
+    fn is_over(&self) -> bool {
+        self.waiting.is_empty() && self.agenda.is_empty()
+    }
+
+    /// The questions at rest.
+    fn at_rest(&mut self, converged: bool) -> Result<(), Error> {
+        if !self.is_fine() {
+            return Ok(());
+        }
+        if !converged {
+            let what = format!("{} asked and not answered", self.waiting.len());
+            self.violate(FINISHED, what);
+            return Ok(());
+        }
+        self.run_for(self.config.rest, |_| false)?;
+        let broken = rest::check(&self.shared.lock().world);
+        for (invariant, what) in broken {
+            self.violate(invariant, what);
+        }
+        let before = self.look();
+        self.run_for(self.config.rest, |_| false)?;
+        if self.look() != before {
+            self.violate("S10 nothing happens unasked", "the idle cluster changed".to_owned());
+        }
+        self.again_is_nothing()
+    }
+
+    /// Everything that stays as it is while nobody asks for anything.
+    fn look(&self) -> (Snapshot, u64, u64) {
+        let state = self.shared.lock();
+        (Snapshot::of(&state.world), state.world.kv.last().0, state.effects)
+    }
+
+    /// L5: what was deployed last is deployed once more.
+    fn again_is_nothing(&mut self) -> Result<(), Error> {
+        let heads = rest::heads(&self.shared.lock().world);
+        let requests = self.story.operations.iter().map(|asked| asked.action.request());
+        let requests = requests.filter(|request| {
+            heads.get(request.namespace()).is_some_and(|head| head.request == request.digest())
+        });
+        for request in requests.collect::<Vec<_>>() {
+            let (before, last, _) = self.look();
+            let machine = self.below(self.story.nodes);
+            let number = self.submit(None, machine, Submission::Apply { request: request.clone() });
+            self.run_for(Duration::from_secs(60), |play| !play.waiting.contains_key(&number))?;
+            let (after, last_after, _) = self.look();
+            let answer = self.shared.lock().answers.get(&number).cloned();
+            let done = matches!(&answer, Some(Answer::Ended(result))
+                if matches!(**result, OperationResult::AlreadyDone { .. }));
+            if !done || (after, last_after) != (before, last) {
+                let what = format!("{} once more: {answer:?}", request.summary());
+                self.violate("L5 the same operation again has no effects", what);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets things happen for so long, or until `enough` says so; whether it said so.
+    fn run_for(
+        &mut self,
+        how_long: Duration,
+        enough: impl Fn(&Self) -> bool,
+    ) -> Result<bool, Error> {
+        let end = self.sim.elapsed() + how_long;
+        while self.sim.elapsed() < end && self.is_fine() {
+            if enough(self) {
+                return Ok(true);
+            }
+            while let Some(next) = self.agenda.first_entry()
+                && next.key().0 <= self.sim.elapsed()
+            {
+                let todo = next.remove();
+                self.do_it(todo);
+            }
+            self.sim.step().map_err(Error::Host)?;
+            self.attend();
+        }
+        Ok(enough(self))
+    }
+
+    fn do_it(&mut self, todo: Todo) {
+        match todo {
+            Todo::Ask(task) => {
+                let asked = &self.story.operations[task];
+                let request = asked.action.request();
+                let submission = match asked.action {
+                    Action::Preview { .. } => Submission::Preview { request },
+                    _ => Submission::Apply { request },
+                };
+                self.tasks[task].tries += 1;
+                self.submit(Some(task), asked.machine, submission);
+            }
+            Todo::Again(task) => {
+                let asked = &self.story.operations[task];
+                let (submission, clearing) = habits::come_back(asked, &self.shared.lock().world);
+                self.tasks[task].clearing = clearing;
+                self.tasks[task].tries += 1;
+                self.submit(Some(task), asked.then_on, submission);
+            }
+            Todo::Begin(_) if self.mended => {}
+            Todo::Begin(fault) => self.begin(fault),
+            Todo::End(fault) => self.end(fault),
+            Todo::Restart(machine) => self.restart(machine),
+        }
+    }
+
+    fn submit(&mut self, task: Option<usize>, machine: usize, submission: Submission) -> u64 {
+        let mut state = self.shared.lock();
+        if let Submission::Apply { request } = &submission {
+            state.see(&Seen::Asked { digest: request.digest() });
+        }
+        let number = state.number();
+        drop(state);
+        let machine = self.names[machine].clone();
+        // The operators' host never ends.
+        let _ = self.questions.send(Question { number, machine, submission });
+        self.waiting.insert(number, task);
+        number
+    }
+
+    /// Looks at what happened in a step.
+    fn attend(&mut self) {
+        let mut state = self.shared.lock();
+        state.set_now(self.sim.elapsed());
+        state.look();
+        self.trace.mix(state.world.kv.last().0);
+        self.trace.mix(state.effects);
+        let answered = |number: &u64| Some((*number, state.answers.get(number)?.clone()));
+        let answered: Vec<_> = self.waiting.keys().filter_map(answered).collect();
+        drop(state);
+        for (number, answer) in answered {
+            self.trace.mix(number);
+            if let Some(Some(task)) = self.waiting.remove(&number) {
+                self.answered(task, &answer);
+            }
+        }
+    }
+
+    fn answered(&mut self, task: usize, answer: &Answer) {
+        let clearing = std::mem::take(&mut self.tasks[task].clearing);
+        let after = match answer {
+            Answer::Away => {
+                self.tasks[task].ended.get_or_insert("daemon_away");
+                Some(Duration::from_secs(5))
+            }
+            Answer::Lost => {
+                self.tasks[task].ended = Some("connection_lost");
+                Some(Duration::from_millis(1500 + self.random.below(6000)))
+            }
+            Answer::Ended(_) if clearing => Some(Duration::from_secs(2)),
+            Answer::Ended(result) => {
+                self.tasks[task].ended = Some(outcome(result));
+                habits::about(result).map(|again| match again {
+                    Again::Soon => Duration::from_millis(1000 + self.random.below(10_000)),
+                    Again::Later => Duration::from_secs(15),
+                })
+            }
+        };
+        let going_home = self.story.operations[task].then == Then::GiveUp;
+        if let Some(after) = after
+            && self.tasks[task].tries < MAX_TRIES
+            && !going_home
+        {
+            self.plan(after, Todo::Again(task));
+        }
+    }
+
+    fn is_fine(&self) -> bool {
+        self.shared.lock().invariants.violations().is_empty()
+    }
+
+    fn violate(&self, invariant: &'static str, what: String) {
+        let mut state = self.shared.lock();
+        let now = state.world.now;
+        state.invariants.violate(invariant, what, now);
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.random.below(bound as u64)).expect("below a usize")
+    }
+
+    fn finish(self) -> Report {
+        let state = self.shared.lock();
+        Report {
+            simulated: self.sim.elapsed(),
+            effects: state.effects,
+            crashes: self.crashes,
+            faults: self.faults,
+            ended: self.tasks.iter().map(|task| task.ended.unwrap_or("unanswered")).collect(),
+            content: rest::content(&state.world),
+            premises: state.invariants.premises(),
+            violations: state.invariants.violations().to_vec(),
+            hash: self.trace.hash(),
+        }
+    }
+}

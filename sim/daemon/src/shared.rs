@@ -1,0 +1,120 @@
+//! What outlives every daemon: the world of the engine tier's models, what is on the machines' disks, and the invariants that look on.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use proto_core::coordination::FenceFile;
+use proto_core::daemon::{Effect, EffectId, EffectKind};
+use proto_core::id::{InstanceName, OperationId};
+use proto_core::store::{FollowEvent, Write};
+use proto_core::time::{Time, UnixTime};
+use sim::invariants::{Invariants, Seen};
+use sim::world::World;
+use sim::world::bus::Bus;
+
+use crate::operator::Answer;
+
+/// All hosts share it. One thread runs them all, one after the other, so the lock is never waited for.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared(Arc<Mutex<State>>);
+
+/// See the file's page.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) world: World,
+    pub(crate) invariants: Invariants,
+    /// The fence file on each machine's disk.
+    pub(crate) fences: Vec<FenceFile>,
+    /// Counts the starts of each machine's daemon.
+    pub(crate) boots: Vec<u32>,
+    /// The commands that nodes have and have not answered.
+    pub(crate) bus: Bus,
+    /// Changes that a runtime is at: machine, run of the daemon that asked, instance.
+    pub(crate) changing: BTreeMap<u64, (usize, u32, InstanceName)>,
+    /// What the store told its followers, in order, from the beginning.
+    pub(crate) said: Vec<Arc<Vec<FollowEvent>>>,
+    /// What operators were answered, by the number of what they asked.
+    pub(crate) answers: BTreeMap<u64, Answer>,
+    /// How many effects the nodes put out.
+    pub(crate) effects: u64,
+    numbers: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(world: World) -> Self {
+        let machines = world.machines.len();
+        Self(Arc::new(Mutex::new(State {
+            world,
+            invariants: Invariants::of_a_story(),
+            fences: vec![FenceFile::default(); machines],
+            boots: vec![0; machines],
+            bus: Bus::default(),
+            changing: BTreeMap::new(),
+            said: Vec::new(),
+            answers: BTreeMap::new(),
+            effects: 0,
+            numbers: 0,
+        })))
+    }
+
+    /// The state, with its clock where the calling host's clock is.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if turmoil::in_simulation()
+            && let Some(elapsed) = turmoil::sim_elapsed()
+        {
+            state.set_now(elapsed);
+        }
+        state
+    }
+}
+
+impl State {
+    /// Hosts take turns within a tick, so the clocks of two of them may be a tick apart; this one never goes back.
+    pub(crate) fn set_now(&mut self, elapsed: Duration) {
+        self.world.now = self.world.now.max(Time::ZERO + elapsed);
+    }
+
+    pub(crate) fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub(crate) fn see(&mut self, seen: &Seen<'_>) {
+        self.invariants.see(seen, &self.world);
+    }
+
+    /// The world may have changed.
+    pub(crate) fn look(&mut self) {
+        self.invariants.look(&self.world);
+    }
+
+    /// A daemon wants this done.
+    pub(crate) fn issued(
+        &mut self,
+        machine: usize,
+        operation: Option<OperationId>,
+        kind: EffectKind,
+    ) {
+        self.effects += 1;
+        let effect = Effect { id: EffectId(self.effects), operation, kind };
+        self.invariants.see(&Seen::Issued { machine, effect: &effect }, &self.world);
+    }
+}
+
+/// On whose behalf a batch is: its record, or its lease, says so.
+pub(crate) fn on_behalf(writes: &[Write]) -> Option<OperationId> {
+    let record =
+        writes.iter().find_map(|write| write.key.as_str().strip_prefix("op.")?.parse().ok());
+    record.or_else(|| {
+        let operation = writes.iter().find_map(|write| write.value.get("operation")?.as_str());
+        operation.and_then(|operation| operation.parse().ok())
+    })
+}
+
+/// The wall clock of every host: right, and from the engine tier's beginning on.
+pub(crate) fn wall() -> UnixTime {
+    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    sim::world::clock::Clock::default().wall(Time::ZERO + elapsed)
+}

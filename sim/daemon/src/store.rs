@@ -1,0 +1,78 @@
+//! The store's host: the model of the bucket, asked over the simulated network.
+
+use std::sync::Arc;
+
+use proto_core::id::OperationId;
+use proto_core::store::{
+    Entry, FollowEvent, Key, Revision, StoreError, StoreReply, StoreRequest, Write,
+};
+use turmoil::net::{TcpListener, TcpStream};
+
+use crate::shared::{Shared, State, on_behalf};
+use crate::wire;
+
+/// The host's name.
+pub(crate) const HOST: &str = "store";
+/// Where it listens.
+pub(crate) const PORT: u16 = 4222;
+
+/// The host.
+pub(crate) async fn run(shared: Shared) -> turmoil::Result {
+    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        tokio::spawn(answer(stream, shared.clone()));
+    }
+}
+
+/// A client that goes away in the middle gets no answer; what it asked for has happened all the same.
+async fn answer(mut stream: TcpStream, shared: Shared) {
+    let Ok(request) = wire::read::<StoreRequest>(&mut stream).await else { return };
+    let result = shared.lock().apply(&request);
+    let _ = wire::write(&mut stream, &result).await;
+}
+
+impl State {
+    fn apply(&mut self, request: &StoreRequest) -> Result<StoreReply, StoreError> {
+        let now = self.world.now;
+        let result = self.world.kv.apply(now, request);
+        if let (StoreRequest::Commit { writes }, Ok(StoreReply::Committed(last))) =
+            (request, &result)
+        {
+            let operation = on_behalf(writes);
+            self.stored(writes, *last, operation.as_ref());
+        }
+        result
+    }
+
+    fn stored(&mut self, writes: &[Write], last: Revision, operation: Option<&OperationId>) {
+        self.invariants.stored(writes, operation, &self.world);
+        let first = last.0 + 1 - writes.len() as u64;
+        let entries = (first..).zip(writes).filter(|(_, write)| is_followed(&write.key));
+        let said: Vec<_> = entries
+            .map(|(revision, write)| {
+                let (key, value) = (write.key.clone(), write.value.clone());
+                FollowEvent::Entry(Entry { key, revision: Revision(revision), value })
+            })
+            .collect();
+        if !said.is_empty() {
+            self.said.push(Arc::new(said));
+        }
+    }
+
+    /// Heads and commits, and that this is all.
+    pub(crate) fn everything(&mut self) -> Vec<FollowEvent> {
+        let prefixes = vec![Key::namespaces()];
+        let read = self.world.kv.apply(self.world.now, &StoreRequest::Read { prefixes });
+        let Ok(StoreReply::Entries(entries)) = read else { return Vec::new() };
+        let entries = entries.into_iter().filter(|entry| is_followed(&entry.key));
+        let mut said: Vec<_> = entries.map(FollowEvent::Entry).collect();
+        said.push(FollowEvent::CaughtUp { position: self.world.kv.last() });
+        said
+    }
+}
+
+fn is_followed(key: &Key) -> bool {
+    let mut tokens = key.as_str().split('.').skip(2);
+    matches!(tokens.next(), Some("head" | "commit"))
+}

@@ -1,0 +1,45 @@
+//! The same stories in both tiers: the pure nodes of the engine, and the daemons of ployzd on turmoil.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sim::story::Story;
+use sim_daemon::{Config, play};
+
+fn stories() -> Vec<(String, Story)> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("stories");
+    let entries = std::fs::read_dir(&folder).expect("the folder is in the repository");
+    let mut stories: Vec<_> = entries
+        .map(|entry| {
+            let path = entry.expect("it can be listed").path();
+            let text = std::fs::read_to_string(&path).expect("it can be read");
+            let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
+            (name, serde_json::from_str(&text).expect("a story"))
+        })
+        .collect();
+    stories.sort_by(|one, other| one.0.cmp(&other.0));
+    assert!(!stories.is_empty(), "no story in {}", folder.display());
+    stories
+}
+
+/// A tick of a millisecond; a quarter of a minute is rest enough where every lease is given back.
+const FINE: Config = Config { tick: Duration::from_millis(1), rest: Duration::from_secs(15) };
+
+#[test]
+fn a_story_ends_the_same_in_both_tiers() {
+    for (name, story) in stories() {
+        let engine = sim::play::play(&story, false);
+        let daemons = play(&story, FINE).expect("it can be played");
+        assert_eq!(engine.violations, [], "{name} in the engine tier");
+        assert_eq!(daemons.violations, [], "{name} in the daemon tier");
+        assert_eq!(daemons.ended, engine.ended, "{name}: how its operations ended");
+        assert_eq!(daemons.content, engine.content, "{name}: what is committed at the end");
+    }
+}
+
+#[test]
+fn a_story_played_twice_is_the_same() {
+    let (name, story) = &stories()[1];
+    let runs = [0, 1].map(|_| play(story, FINE).expect("it can be played"));
+    assert_eq!(runs[0].hash, runs[1].hash, "{name}");
+}

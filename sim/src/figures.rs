@@ -1,0 +1,32 @@
+//! Figures for people: what a run took, and tables in pages.
+
+use std::path::Path;
+
+/// Puts lines between the marks of a page, in place of what was there.
+///
+/// # Errors
+///
+/// If the page cannot be read or written, or has no such marks.
+pub fn write_between(page: &Path, mark: &str, lines: &[String]) -> Result<(), String> {
+    let text = std::fs::read_to_string(page)
+        .map_err(|error| format!("{} cannot be read: {error}", page.display()))?;
+    let (begin, end) = (format!("<!-- {mark} -->"), format!("<!-- /{mark} -->"));
+    let parts = text
+        .split_once(&begin)
+        .and_then(|(head, rest)| rest.split_once(&end).map(|(_, tail)| (head, tail)));
+    let Some((head, tail)) = parts else {
+        return Err(format!("{} has no marks {begin} and {end}", page.display()));
+    };
+    let text = format!("{head}{begin}\n{}\n{end}{tail}", lines.join("\n"));
+    std::fs::write(page, text)
+        .map_err(|error| format!("{} cannot be written: {error}", page.display()))
+}
+
+/// How much memory this process has taken at most, in bytes; 0 where that cannot be read.
+#[must_use]
+pub fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
