@@ -1,12 +1,14 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::{init, roles, run};
+use crate::config::Config;
+use crate::{fit, init, roles, run};
 
 /// What is logged if `PLOYZ_LOG` says nothing else. The NATS library tells each failed attempt to connect in several lines; what is worth
 /// knowing of it, our own link tells once. The DNS library tells every query.
@@ -33,6 +35,12 @@ enum Role {
     Init(init::InitArgs),
     /// Run the daemon.
     Run {
+        /// Its configuration.
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Say whether the daemon could start: its socket's place and its ports must be free. Starts nothing.
+    Check {
         /// Its configuration.
         #[arg(long)]
         config: PathBuf,
@@ -80,6 +88,7 @@ pub fn main() -> ExitCode {
     let result = match args.role {
         Role::Init(args) => init::init(args),
         Role::Run { config } => return run::run(&config),
+        Role::Check { config } => Config::load(&config).and_then(|config| fit::check(&config)),
         Role::Gateway { config } => roles::gateway(&config),
         Role::Dns { config } => roles::dns(&config),
         Role::Supervise { .. } => unreachable!("handled before the arguments are parsed"),
@@ -88,6 +97,11 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
+            if let Some(fit::Refusal(body)) = error.downcast_ref() {
+                // Nobody may be left to read it; the exit code says it too.
+                _ = writeln!(std::io::stdout(), "{}", serde_json::json!(body));
+                return ExitCode::from(2);
+            }
             ExitCode::FAILURE
         }
     }

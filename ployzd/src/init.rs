@@ -107,6 +107,8 @@ pub(crate) fn init(args: InitArgs) -> anyhow::Result<()> {
             upstream: Vec::new(),
         },
     };
+    // Before there is anything that would have to be removed again.
+    crate::fit::check(&config)?;
     private_dir(&args.data_dir)?;
     private_dir(&config.path("nats"))?;
     private_dir(&config.path("sidecars"))?;

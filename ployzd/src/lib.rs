@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cli` | the command line |
 //! | `config` | the configuration |
+//! | `fit` | whether socket and ports are free |
 //! | `init` | founding a cluster |
 //! | `run` | the daemon: start, adoption, end |
 //! | [`driver`] | node ↔ ports |
@@ -25,6 +26,7 @@ mod config;
 pub mod driver;
 pub mod events;
 mod failpoint;
+mod fit;
 mod init;
 mod parts;
 pub mod ports;

@@ -1,5 +1,6 @@
 //! The daemon: takes its lock, opens its API, adopts what runs, founds the facts, serves until it is told to end.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use io_adapters::files;
 use io_adapters::nats::{Bus, Credentials, Incomings, Link, Replier, Store};
+use io_adapters::process::ProcessIdentity;
 use proto_core::Outcome;
 use proto_core::coordination::command::CommandReply;
 use proto_core::coordination::participant::FenceFile;
@@ -64,7 +66,7 @@ pub(crate) fn run(path: &Path) -> ExitCode {
 /// Only one daemon may own a data directory.
 fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
     let path = config.path("ployzd.lock");
-    let file = std::fs::OpenOptions::new()
+    let mut file = std::fs::OpenOptions::new()
         .create(true)
         .truncate(false)
         .write(true)
@@ -73,6 +75,19 @@ fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
     if let Err(error) = file.try_lock() {
         bail!("another ployzd runs on {} ({error})", config.data_dir.display());
     }
+    let own =
+        ProcessIdentity::of(std::process::id())?.context("/proc does not show this process")?;
+    let record = serde_json::json!({
+        "pid": own.pid,
+        "start_time": own.start_time,
+        "boot_id": own.boot_id,
+        "program": std::env::current_exe().context("the daemon's own program cannot be found")?,
+        "socket": config.socket,
+    });
+    // Whoever finds the lock without the socket learns from it whose it is.
+    file.set_len(0)
+        .and_then(|()| file.write_all(record.to_string().as_bytes()))
+        .with_context(|| format!("{} cannot be written", path.display()))?;
     Ok(file)
 }
 
@@ -164,8 +179,13 @@ async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
     if request.data_plane {
         sidecars.stop().await?;
     }
-    std::fs::remove_file(&config.socket)
-        .with_context(|| format!("{} cannot be removed", config.socket.display()))?;
+    match std::fs::remove_file(&config.socket) {
+        // Somebody else did.
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        removed => {
+            removed.with_context(|| format!("{} cannot be removed", config.socket.display()))?
+        }
+    }
     server.abort();
     Ok(())
 }

@@ -249,15 +249,11 @@ impl Sidecars {
     }
 
     fn record_path(&self, component: Component) -> PathBuf {
-        self.config.path(&format!("sidecars/{component}.json"))
+        record_path(&self.config, component)
     }
 
     fn recorded(&self, component: Component) -> anyhow::Result<Option<Record>> {
-        let path = self.record_path(component);
-        let Some(bytes) = files::read(&path)? else { return Ok(None) };
-        let record = serde_json::from_slice(&bytes)
-            .with_context(|| format!("{} cannot be read", path.display()))?;
-        Ok(Some(record))
+        recorded(&self.config, component)
     }
 
     /// Writes a sidecar's configuration and says how it is started.
@@ -343,6 +339,28 @@ impl Sidecars {
             },
         }))
     }
+}
+
+/// Whether an earlier daemon's sidecar runs.
+///
+/// # Errors
+///
+/// If its record or `/proc` cannot be read.
+pub(crate) fn runs(config: &Config, component: Component) -> anyhow::Result<bool> {
+    let record = recorded(config, component)?;
+    record.map_or(Ok(false), |record| Ok(is_alive(&process(&record))?))
+}
+
+fn record_path(config: &Config, component: Component) -> PathBuf {
+    config.path(&format!("sidecars/{component}.json"))
+}
+
+fn recorded(config: &Config, component: Component) -> anyhow::Result<Option<Record>> {
+    let path = record_path(config, component);
+    let Some(bytes) = files::read(&path)? else { return Ok(None) };
+    let record = serde_json::from_slice(&bytes)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
+    Ok(Some(record))
 }
 
 /// Waits for the end of a process. If the watch fails, `unwatched` is told, and the process is looked at until it has ended: that

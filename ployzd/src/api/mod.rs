@@ -96,12 +96,13 @@ impl IntoResponse for Failure {
 
 type Answer<T> = Result<Json<T>, Failure>;
 
-/// Opens the socket, for its owner and group only. A socket that nobody listens on is taken over.
+/// Opens the socket, for its owner and group only. A socket that nobody listens on is taken over; anything else is left alone.
 pub(crate) fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent)
             .with_context(|| format!("{} cannot be made", parent.display()))?;
     }
+    crate::fit::socket(path)?;
     if path.exists() {
         if std::os::unix::net::UnixStream::connect(path).is_ok() {
             bail!("somebody listens on {} already", path.display());

@@ -39,6 +39,14 @@ fn ployzd() -> Command {
     Command::new(env!("CARGO_BIN_EXE_ployzd"))
 }
 
+/// `ployzd init` in this directory.
+pub(crate) fn found_in(data: &Path, nats_server: &Path, args: &[&str]) -> Output {
+    let mut init = ployzd();
+    init.args(["init", "--name", "test", "--runtime", "process"]).args(args);
+    init.args(["--nats-port", "0", "--data-dir"]).arg(data).arg("--nats-server").arg(nats_server);
+    init.output().expect("ployzd runs")
+}
+
 impl Machine {
     /// With a copy of nats-server of its own, which a test may change.
     pub(crate) fn found(nats_server: &Path) -> Self {
@@ -66,6 +74,15 @@ impl Machine {
     /// Runs a daemon that is expected to refuse.
     pub(crate) fn refusal(&self) -> Output {
         ployzd().args(["run", "--config"]).arg(self.path("ployzd.toml")).output().expect("it runs")
+    }
+
+    /// `ployzd check`.
+    pub(crate) fn check(&self) -> Output {
+        ployzd()
+            .args(["check", "--config"])
+            .arg(self.path("ployzd.toml"))
+            .output()
+            .expect("it runs")
     }
 
     /// Starts the daemon and follows its events.

@@ -155,3 +155,52 @@ fn with_a_store_that_hangs_the_status_says_so_at_once() {
     assert_eq!(status["store"]["reachable"], false, "{status}");
     assert!(status["store"]["detail"].is_string(), "{status}");
 }
+
+#[test]
+fn a_port_in_use_is_refused_with_its_number_before_anything_is_founded() {
+    let Some(nats_server) = nats_server() else { return };
+    let held_tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let held_udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (tcp, udp) = (held_tcp.local_addr().unwrap(), held_udp.local_addr().unwrap());
+    for (option, at, flag) in [("--gateway-listen", tcp, 't'), ("--dns-listen", udp, 'u')] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().join("data");
+        let listen = at.to_string();
+        let mut args = vec![option, &listen];
+        for (other, any) in [("--gateway-listen", "127.0.0.1:0"), ("--dns-listen", "127.0.0.1:0")] {
+            if other != option {
+                args.extend([other, any]);
+            }
+        }
+        let refused = harness::found_in(&data, &nats_server, &args);
+        assert_eq!(refused.status.code(), Some(2));
+        let said: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert_eq!(said["code"], "PORT_IN_USE");
+        assert!(said["message"].as_str().unwrap().contains(&format!("{}", at.port())), "{said}");
+        assert_eq!(said["next"], format!("ss -l{flag}np 'sport = :{}'", at.port()));
+        assert!(!data.exists(), "nothing is founded");
+    }
+}
+
+#[test]
+fn what_is_no_socket_is_not_replaced_by_one() {
+    let Some(nats_server) = nats_server() else { return };
+    let machine = Machine::found(&nats_server);
+    let socket = machine.path("ployzd.sock");
+    std::fs::write(&socket, "a letter").unwrap();
+    let refused = machine.refusal();
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success(), "{said}");
+    assert!(said.contains("NOT_A_SOCKET") && said.contains("next: ls -ld "), "{said}");
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "a letter");
+}
+
+#[test]
+fn the_ports_of_sidecars_that_run_are_not_in_the_way_of_the_next_daemon() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    machine.start().wait("daemon", "READY");
+    machine.kill();
+    let checked = machine.check();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
