@@ -25,15 +25,12 @@ const HANDLE: &str = "ployz-handle";
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     socket: PathBuf,
-    /// It is not where it usually is.
-    asked_for: bool,
     timeout: Duration,
 }
 
 impl Client {
     pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
-        let asked_for = socket != crate::paths::socket();
-        Self { socket, asked_for, timeout }
+        Self { socket, timeout }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -133,11 +130,7 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
-        let up = match self.asked_for {
-            // Without it `dev up` would listen elsewhere.
-            true => format!("ployzctl --socket {socket} dev up"),
-            false => "ployzctl dev up".to_owned(),
-        };
+        let up = "ployzctl dev up";
         let error = match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => ErrorBody::new(
                 "DAEMON_AWAY",

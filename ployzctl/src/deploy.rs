@@ -18,6 +18,7 @@ use crate::args::{
 };
 use crate::client::Client;
 use crate::failure::{Failure, OK, REFUSED, USAGE};
+use crate::next;
 use crate::operation;
 use crate::out::Out;
 use crate::render::{self, count};
@@ -217,7 +218,7 @@ pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Fa
             _ = out.json(&json!({ "ok": false, "problems": problems, "next": next }));
         }
         let mut text: String = problems.iter().map(problem_text).collect();
-        text += &format!("next: {next}\n");
+        text += &format!("{}\n", next::line(&next));
         _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
         Failure::Printed { exit: USAGE }
     })
@@ -268,7 +269,8 @@ async fn prepare(
     let path = path.display();
     out.document(&json!({ "file": path.to_string(), "digest": digest }), |_| {
         let plan = render::plan::plan(&prepared.plan, &digest);
-        format!("{plan}\nnext: ployzctl deploy apply-prepared {path}\n")
+        let next = next::line(&format!("ployzctl deploy apply-prepared {path}"));
+        format!("{plan}\n{next}\n")
     })?;
     Ok(OK)
 }

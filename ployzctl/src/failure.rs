@@ -5,6 +5,8 @@ use std::path::Path;
 
 use proto_core::api::ErrorBody;
 
+use crate::next;
+
 /// Nothing wrong.
 pub(crate) const OK: u8 = 0;
 /// The daemon cannot be reached, or failed.
@@ -63,7 +65,8 @@ impl Failure {
         match self {
             Self::Error { error, exit } => {
                 if json {
-                    let document = serde_json::json!({ "error": error });
+                    let mut document = serde_json::json!({ "error": error });
+                    next::tell(&mut document);
                     // Nobody may be left to read it; the exit code says it too.
                     _ = writeln!(std::io::stdout(), "{document}");
                 }
@@ -88,8 +91,9 @@ pub(crate) fn text(error: &ErrorBody) -> String {
     for line in &error.logs {
         out += &format!("    {line}\n");
     }
-    if let Some(next) = &error.next {
-        out += &format!("next: {next}\n");
+    if let Some(command) = &error.next {
+        out += &next::line(command);
+        out.push('\n');
     }
     out
 }

@@ -6,7 +6,7 @@
 //! args ──▶ main ──▶ deploy, workload, dev, … ──▶ client (HTTP over the socket)
 //!                        │  operation: events, Ctrl-C, exit code
 //!                        └─▶ render (values to text) ──▶ out (plain, JSON)
-//! failure: error, exit code
+//! failure: error, exit code; next: the command to type
 //! ```
 
 mod args;
@@ -15,6 +15,7 @@ mod deploy;
 mod dev;
 mod diff;
 mod failure;
+mod next;
 mod operation;
 mod out;
 mod paths;
@@ -47,9 +48,13 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<u8, Failure> {
     let out = Out::new(&cli.global);
+    let typed = cli.global.socket.is_some() && cli.global.socket != paths::socket_of_environment();
     let socket = cli.global.socket.unwrap_or_else(paths::socket);
     // A daemon that is told about it does not run where this program was called.
     let socket = std::path::absolute(&socket).unwrap_or(socket);
+    if typed {
+        next::name_socket(&socket);
+    }
     let client = &Client::new(socket, Duration::from_secs(cli.global.timeout));
     match cli.command {
         Command::Mesh(MeshCommand::Init { name, found }) => {

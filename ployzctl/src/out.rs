@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::args::Global;
 use crate::failure::{Failure, USAGE};
+use crate::next;
 
 /// How to write.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +59,13 @@ impl Out {
 
     /// Writes the one JSON value of a line.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        self.line(serde_json::to_string(value).expect("answers are plain JSON"))
+        let plain = "answers are plain JSON";
+        if !next::names_socket() {
+            return self.line(serde_json::to_string(value).expect(plain));
+        }
+        let mut document = serde_json::to_value(value).expect(plain);
+        next::tell(&mut document);
+        self.line(document)
     }
 
     /// Writes an answer: as JSON if that is wanted, as text otherwise.

@@ -7,6 +7,11 @@ pub(crate) fn socket() -> PathBuf {
     socket_for(is_root(), env("XDG_RUNTIME_DIR"), &data_dir())
 }
 
+/// The socket that the shell has set: it is so for the next command too.
+pub(crate) fn socket_of_environment() -> Option<PathBuf> {
+    std::env::var_os("PLOYZ_SOCKET").map(PathBuf::from)
+}
+
 /// The directory that holds everything of the cluster.
 pub(crate) fn data_dir() -> PathBuf {
     data_dir_for(is_root(), env("XDG_DATA_HOME"), env("HOME"))

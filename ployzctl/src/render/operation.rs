@@ -103,7 +103,8 @@ pub(crate) fn show(operation: &OperationSummary) -> String {
         out += &crate::failure::text(&error);
     }
     if !record.phase.is_final() && !operation.running_here {
-        _ = writeln!(out, "next: ployzctl op resume {0}, or ployzctl op abort {0}", record.id);
+        let next = format!("ployzctl op resume {0}, or ployzctl op abort {0}", record.id);
+        _ = writeln!(out, "{}", crate::next::line(&next));
     }
     out
 }

@@ -120,7 +120,7 @@ pub(crate) fn doctor(checks: &[DoctorCheck]) -> String {
         let mark = if *ok { "ok   " } else { "WRONG" };
         _ = writeln!(out, "{mark}  {check}: {detail}");
         if let Some(next) = next.as_ref().filter(|_| !ok) {
-            _ = writeln!(out, "       next: {next}");
+            _ = writeln!(out, "       {}", crate::next::line(next));
         }
     }
     out

@@ -5,6 +5,7 @@ mod diff;
 mod fake;
 mod fixture;
 mod manifests;
+mod next;
 mod operations;
 mod questions;
 mod workloads;

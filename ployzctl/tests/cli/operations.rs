@@ -147,8 +147,7 @@ fn without_a_daemon_the_next_command_is_named() {
         let ran = fake.run(command);
         assert_eq!(ran.code, 1, "{command}");
         assert!(ran.stderr.starts_with("error[DAEMON_AWAY]: "), "{command}: {}", ran.stderr);
-        let next = format!("next: ployzctl --socket {} dev up\n", fake.socket().display());
-        assert!(ran.stderr.ends_with(&next), "{command}: {}", ran.stderr);
+        assert!(ran.stderr.ends_with("next: ployzctl dev up\n"), "{command}: {}", ran.stderr);
     }
 }
 
