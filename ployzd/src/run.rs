@@ -219,6 +219,10 @@ async fn answer(reply: impl Future<Output = Option<CommandReply>>, replier: Repl
     }
 }
 
+/// The file that says that the cluster's facts were written once. From then on they are never made anew: a store without them has
+/// lost them, with everything that was deployed.
+const FOUNDED: &str = "founded";
+
 /// Makes the bucket, the facts of a new cluster and the runtime's network, as soon as that can be done.
 async fn found(link: Link, store: Store, runtime: Runtime, config: Config, events: &Events) {
     let mut told = String::new();
@@ -244,6 +248,41 @@ async fn try_found(
     link.up(Duration::from_secs(30))
         .await
         .map_err(|error| anyhow::anyhow!("the store: {error}"))?;
+    let (name, id) = config.cluster();
+    if !config.path(FOUNDED).exists() {
+        write_facts(store, config).await?;
+        files::write_atomic(&config.path(FOUNDED), format!("{name} {id}\n").as_bytes(), 0o600)?;
+    }
+    let request = StoreRequest::Read { prefixes: vec![Key::cluster(), Key::operations()] };
+    let facts = match store.execute(request, STORE_WITHIN).await {
+        Outcome::Ok(StoreReply::Entries(entries)) => Facts::parse(&entries)?,
+        Outcome::Failed(error) => bail!("the store does not answer a read: {error}"),
+        _ => bail!("the store does not answer a read"),
+    };
+    match &facts.cluster {
+        Some(there) if there.value.id == id => {}
+        Some(there) => bail!("the store holds the facts of another cluster, {}", there.value.id),
+        None => bail!(
+            "the store has lost the facts of cluster {name}: put back the files below {}, or begin anew with \
+             `ployzctl dev destroy --force`; what runs is left alone",
+            config.path("nats").display()
+        ),
+    }
+    for record in facts.operations.values().map(|op| &op.value) {
+        if !record.phase.is_final() && record.coordinator == config.machine.id {
+            let message = format!(
+                "operation {} ({}) was interrupted while {}: ployzctl op resume {0}",
+                record.id, record.summary, record.phase
+            );
+            events.publish("OPERATION_INTERRUPTED", "daemon", message);
+        }
+    }
+    runtime.prepare(config).await?;
+    Ok(())
+}
+
+/// Writes what every cluster has from its beginning, where it is not there yet.
+async fn write_facts(store: &Store, config: &Config) -> anyhow::Result<()> {
     store.ensure_bucket(STORE_WITHIN).await?;
     let (name, id) = config.cluster();
     let cluster = Cluster {
@@ -268,28 +307,7 @@ async fn try_found(
         },
     };
     create(store, Key::cluster(), serde_json::to_value(&cluster)?).await?;
-    create(store, Key::machine(&machine.id), serde_json::to_value(&machine)?).await?;
-    let request = StoreRequest::Read { prefixes: vec![Key::cluster(), Key::operations()] };
-    let Outcome::Ok(StoreReply::Entries(entries)) = store.execute(request, STORE_WITHIN).await
-    else {
-        bail!("the store does not answer a read");
-    };
-    let facts = Facts::parse(&entries)?;
-    match &facts.cluster {
-        Some(there) if there.value.id == id => {}
-        _ => bail!("the store holds the facts of another cluster than {id}"),
-    }
-    for record in facts.operations.values().map(|op| &op.value) {
-        if !record.phase.is_final() && record.coordinator == config.machine.id {
-            let message = format!(
-                "operation {} ({}) was interrupted while {}: ployzctl op resume {0}",
-                record.id, record.summary, record.phase
-            );
-            events.publish("OPERATION_INTERRUPTED", "daemon", message);
-        }
-    }
-    runtime.prepare(config).await?;
-    Ok(())
+    create(store, Key::machine(&machine.id), serde_json::to_value(&machine)?).await
 }
 
 /// Writes a fact unless it is there. What is lost on the way is asked for again by the caller's next try.

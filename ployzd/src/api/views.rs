@@ -239,9 +239,15 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
     let unfinished = store.as_ref().ok().and_then(|entries| Facts::parse(entries).ok());
     add(
         "store",
-        store
-            .map(|_| "it answers".to_owned())
-            .map_err(|Failure(_, error)| (error.message, "ployzctl events")),
+        store.map_err(|Failure(_, error)| (error.message, "ployzctl events")).and_then(|_| {
+            match &unfinished {
+                Some(facts) if facts.cluster.is_none() => {
+                    let lost = "it answers, and has no record of the cluster";
+                    Err((lost.to_owned(), "ployzctl events"))
+                }
+                _ => Ok("it answers".to_owned()),
+            }
+        }),
     );
     for component in api.ports.components(STATUS_WITHIN).await {
         let detail = component.detail.unwrap_or_default();

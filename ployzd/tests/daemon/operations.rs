@@ -2,9 +2,10 @@
 
 use proto_core::api::OperationResult;
 use proto_core::store::Key;
+use rustix::process::Signal;
 use serde_json::json;
 
-use crate::harness::{Machine, nats_server};
+use crate::harness::{Machine, nats_server, signal};
 
 /// A service of one process that listens nowhere.
 pub(crate) const SLEEPER: &str = r#"
@@ -52,4 +53,38 @@ fn an_operation_that_ended_is_told_in_a_sentence_with_the_next_command() {
         error.message
     );
     assert_eq!(told["message"], sentence);
+}
+
+#[test]
+fn a_store_that_has_lost_its_facts_is_not_founded_anew_and_takes_no_deploy() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    machine.start().wait("daemon", "READY");
+    let done = machine.deploy(SLEEPER);
+    assert!(matches!(done, OperationResult::Committed { commit: 1, .. }), "{done:?}");
+    machine.kill();
+    signal(machine.recorded("nats").expect("it runs"), Signal::KILL);
+    let emptied = empty_blocks(&machine.path("nats"));
+    assert!(emptied > 0, "the store keeps its messages elsewhere");
+
+    let told = machine.start().wait("daemon", "NOT_READY");
+    let message = told["message"].as_str().unwrap_or_default();
+    let refused = machine.deploy(SLEEPER);
+    machine.take_down();
+    assert!(message.contains("has lost the facts of cluster"), "{message}");
+    let OperationResult::Refused { error } = &refused else { panic!("{refused:?}") };
+    assert_eq!(error.code, "FACTS_LOST");
+}
+
+/// Empties the files in which nats-server keeps messages; how many.
+fn empty_blocks(directory: &std::path::Path) -> usize {
+    let entries = std::fs::read_dir(directory).expect("a directory");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths
+        .map(|path| match path.extension().is_some_and(|ending| ending == "blk") {
+            _ if path.is_dir() => empty_blocks(&path),
+            true => std::fs::write(&path, "").map(|()| 1).expect("a file"),
+            false => 0,
+        })
+        .sum()
 }

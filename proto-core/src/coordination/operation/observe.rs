@@ -18,6 +18,12 @@ use crate::time::{Time, UnixTime};
 /// How long a machine may take to say how it is.
 const OBSERVE_WITHIN: Span = Span::from_secs(5);
 
+/// Nothing is decided without the record that every cluster has from its beginning.
+fn facts_lost() -> ErrorBody {
+    let message = "the store has no record of the cluster: it is only being founded, or the store has lost its facts";
+    ErrorBody::new("FACTS_LOST", message).next("ployzctl doctor")
+}
+
 impl Operation {
     pub(super) fn begin(&mut self) {
         self.events.push_back(OperationEvent::Observing);
@@ -60,6 +66,7 @@ impl Operation {
         };
         match why {
             Reading::Find => self.found(facts),
+            Reading::Initial if facts.cluster.is_none() => self.refuse(facts_lost()),
             Reading::Initial => {
                 self.facts = facts;
                 self.look_for_others(wall);

@@ -56,6 +56,15 @@ fn a_commit_refused_because_somebody_adopted_the_operation_ends_it_without_an_ab
 }
 
 #[test]
+fn without_the_record_of_the_cluster_nothing_is_decided() {
+    let mut given = Given::deployed();
+    given.entries.remove(&key("cluster"));
+    let mut bench = given.begin(apply(second("rolling")));
+    bench.read();
+    assert_eq!(end(&bench), (3, "FACTS_LOST"));
+}
+
+#[test]
 fn a_cancel_before_the_record_refuses() {
     let mut bench = begin();
     bench.cancel();
