@@ -23,7 +23,7 @@ struct Loose {
 /// Reads the file, and applies its plan.
 pub fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let parsed = Prepared::parse(text);
+    let parsed = Prepared::parse(text.as_bytes());
     let Ok(loose) = serde_json::from_str::<Loose>(text) else {
         assert!(matches!(parsed, Err(PreparedError::Unreadable(_))), "{parsed:?}");
         return;
@@ -31,7 +31,7 @@ pub fn run(data: &[u8]) {
     let whole = loose.v == 1 && loose.plan.digest() == loose.digest;
     assert_eq!(parsed.is_ok(), whole, "{parsed:?}");
     if let Ok(prepared) = parsed {
-        assert_eq!(Prepared::parse(&prepared.text()), Ok(prepared.clone()));
+        assert_eq!(Prepared::parse(prepared.text().as_bytes()), Ok(prepared.clone()));
         let again = Prepared::new(prepared.request.clone(), prepared.plan.clone());
         assert_eq!(again, prepared);
     }

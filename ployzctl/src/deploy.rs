@@ -1,10 +1,9 @@
 //! Commands that change a namespace or show its commits.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
-use proto_core::api::prepared::Prepared;
+use proto_core::api::prepared::{self, Prepared};
 use proto_core::api::views::{CommitView, InstancesView, NamespaceView};
 use proto_core::api::{ErrorBody, OperationRequest, OperationResult, Submission};
 use proto_core::deploy::manifest::{self, Format, ManifestProblem};
@@ -18,6 +17,7 @@ use crate::args::{
 };
 use crate::client::Client;
 use crate::failure::{Failure, OK, REFUSED, USAGE};
+use crate::file;
 use crate::next;
 use crate::operation;
 use crate::out::Out;
@@ -55,7 +55,7 @@ pub(crate) async fn deploy(
                     head.manifest.services.keys().map(|name| name.as_str()).collect();
                 let message =
                     format!("{namespace} has no service {service}; it has: {}", known.join(", "));
-                let error = ErrorBody::new("SERVICE_UNKNOWN", message);
+                let error = ErrorBody::new("NO_SUCH_SERVICE", message);
                 return Err(Failure::new(
                     REFUSED,
                     error.next(format!("ployzctl deploy show {namespace}")),
@@ -137,7 +137,7 @@ pub(crate) async fn rollback(
                 let message =
                     format!("{namespace} has one commit only: there is none to go back to");
                 let next = format!("ployzctl deploy history {namespace}");
-                let error = ErrorBody::new("COMMIT_UNKNOWN", message).next(next);
+                let error = ErrorBody::new("NO_SUCH_COMMIT", message).next(next);
                 return Err(Failure::new(REFUSED, error));
             }
             head => head - 1,
@@ -210,9 +210,9 @@ pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
 }
 
 pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
-    let (name, text) = read(&file.file)?;
-    manifest::parse(&text, Format::guess(&name, &text), &name).map_err(|problems| {
-        let next = format!("ployzctl validate -f {}", file.file.display());
+    let (name, bytes) = file::read(&file.file, manifest::MAX_BYTES, "ployzctl validate --help")?;
+    parse_manifest(&name, &bytes).map_err(|problems| {
+        let next = format!("ployzctl validate -f {}", next::quoted(&file.file.to_string_lossy()));
         if out.json {
             // Nobody may be left to read it; the exit code says it too.
             _ = out.json(&json!({ "ok": false, "problems": problems, "next": next }));
@@ -224,6 +224,27 @@ pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Fa
     })
 }
 
+fn parse_manifest(name: &str, bytes: &[u8]) -> Result<Manifest, Vec<ManifestProblem>> {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        // It may have been cut within a character; that it is too long is what is wrong with it.
+        Err(_) if bytes.len() > manifest::MAX_BYTES => String::from_utf8_lossy(bytes),
+        Err(error) => {
+            let (line, column) = file::place(bytes, error.valid_up_to());
+            return Err(vec![ManifestProblem {
+                code: manifest::Code::ManifestSyntax,
+                message: format!("byte 0x{:02x} is no UTF-8", bytes[error.valid_up_to()]),
+                file: name.to_owned(),
+                line,
+                column,
+                path: String::new(),
+                hint: Some("save the file as UTF-8".to_owned()),
+            }]);
+        }
+    };
+    manifest::parse(&text, Format::guess(name, &text), name)
+}
+
 /// `ployz.toml:3:1: error[UNKNOWN_KEY]: …`, and under it what to do.
 fn problem_text(problem: &ManifestProblem) -> String {
     let ManifestProblem { code, message, file, line, column, path, hint } = problem;
@@ -233,18 +254,6 @@ fn problem_text(problem: &ManifestProblem) -> String {
         out += &format!("    hint: {hint}\n");
     }
     out
-}
-
-fn read(path: &Path) -> Result<(String, String), Failure> {
-    if path == Path::new("-") {
-        let mut text = String::new();
-        let read = std::io::stdin().read_to_string(&mut text);
-        read.map_err(|error| Failure::file("read", path, &error))?;
-        return Ok(("<stdin>".to_owned(), text));
-    }
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Failure::file("read", path, &error))?;
-    Ok((path.display().to_string(), text))
 }
 
 async fn prepare(
@@ -286,8 +295,8 @@ fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 fn read_prepared(path: &Path) -> Result<Prepared, Failure> {
-    let (name, text) = read(path)?;
-    Prepared::parse(&text).map_err(|error| {
+    let (name, bytes) = file::read(path, prepared::MAX_BYTES, "ployzctl deploy prepare --help")?;
+    Prepared::parse(&bytes).map_err(|error| {
         let error = ErrorBody::new("PREPARED_INVALID", format!("{name} {error}"));
         Failure::new(USAGE, error.next("ployzctl deploy prepare"))
     })

@@ -15,11 +15,13 @@ mod deploy;
 mod dev;
 mod diff;
 mod failure;
+mod file;
 mod next;
 mod operation;
 mod out;
 mod paths;
 mod render;
+mod usage;
 mod workload;
 
 use std::path::Path;
@@ -38,7 +40,11 @@ use out::Out;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let args: Vec<_> = std::env::args_os().collect();
+    let cli = match Cli::try_parse_from(&args) {
+        Ok(cli) => cli,
+        Err(error) => return ExitCode::from(usage::refuse(&error, &args)),
+    };
     let json = cli.global.json;
     match run(cli).await {
         Ok(code) => ExitCode::from(code),
@@ -63,11 +69,15 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Dev { command } => dev::dev(client, out, command).await,
         Command::Status => status(client, out).await,
         Command::Ps { namespace } => {
-            let path = match namespace {
+            let path = match &namespace {
                 Some(namespace) => format!("/v1/instances?namespace={namespace}"),
                 None => "/v1/instances".to_owned(),
             };
             let view: InstancesView = client.get(&path).await?;
+            if let Some(namespace) = namespace.filter(|_| view.rows.is_empty()) {
+                // Nothing runs in a namespace that is not there either; that is said as `namespace inspect` says it.
+                deploy::commit(client, &namespace, None).await?;
+            }
             out.document(&view, render::status::instances)?;
             Ok(OK)
         }

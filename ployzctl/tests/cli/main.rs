@@ -8,4 +8,5 @@ mod manifests;
 mod next;
 mod operations;
 mod questions;
+mod usage;
 mod workloads;

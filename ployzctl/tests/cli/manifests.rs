@@ -46,7 +46,7 @@ fn a_manifest_that_is_not_there_is_the_operator_s_mistake() {
         "{}",
         ran.stderr
     );
-    assert!(ran.stderr.ends_with("next: ls -la .\n"), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("next: ployzctl validate --help\n"), "{}", ran.stderr);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn deploying_a_service_changes_its_image_and_nothing_else() {
     );
     let ran = fake.run("deploy service blog/wbe --image x");
     assert_eq!(ran.code, 3);
-    assert!(ran.stderr.contains("error[SERVICE_UNKNOWN]: blog has no service wbe; it has: web\n"));
+    assert!(ran.stderr.contains("error[NO_SUCH_SERVICE]: blog has no service wbe; it has: web\n"));
 }
 
 #[test]

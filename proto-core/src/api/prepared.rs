@@ -6,6 +6,8 @@ use super::OperationRequest;
 use crate::coordination::plan::Plan;
 use crate::digest::Digest;
 
+/// The largest file that is read, in bytes: what can be recorded, 1664 KiB, written for people.
+pub const MAX_BYTES: usize = 16 << 20;
 /// The version that this build writes into `v`.
 const VERSION: u32 = 1;
 
@@ -26,6 +28,9 @@ pub struct Prepared {
 /// Why a text is no prepared plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PreparedError {
+    /// It has more than [`MAX_BYTES`].
+    #[error("has more than {MAX_BYTES} bytes, which no prepared plan has")]
+    TooLarge,
     /// It is no such JSON.
     #[error("is not what `deploy prepare` writes: {0}")]
     Unreadable(String),
@@ -55,8 +60,11 @@ impl Prepared {
     /// # Errors
     ///
     /// If it is none, or if its plan is not the one that was prepared.
-    pub fn parse(text: &str) -> Result<Self, PreparedError> {
-        let prepared: Self = serde_json::from_str(text)
+    pub fn parse(text: &[u8]) -> Result<Self, PreparedError> {
+        if text.len() > MAX_BYTES {
+            return Err(PreparedError::TooLarge);
+        }
+        let prepared: Self = serde_json::from_slice(text)
             .map_err(|error| PreparedError::Unreadable(error.to_string()))?;
         if prepared.v != VERSION {
             return Err(PreparedError::Version(prepared.v));

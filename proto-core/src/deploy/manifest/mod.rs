@@ -102,7 +102,7 @@ pub fn parse(text: &str, format: Format, file: &str) -> Result<Manifest, Vec<Man
 
 fn tree(reader: &mut Reader, text: &str, format: Format) -> Option<Node> {
     if text.len() > MAX_BYTES {
-        let message = format!("{} bytes, at most {MAX_BYTES} are read", text.len());
+        let message = format!("more than the {MAX_BYTES} bytes that are read");
         reader.report(0, Code::TooLarge, "", message, None);
         return None;
     }
