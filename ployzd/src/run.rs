@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use io_adapters::files;
@@ -63,6 +63,9 @@ pub(crate) fn run(path: &Path) -> ExitCode {
     }
 }
 
+/// How long a lock is waited for: what a killed daemon was about to start has its files open until it runs a program of its own.
+const LOCK_WITHIN: Duration = Duration::from_secs(1);
+
 /// Only one daemon may own a data directory.
 fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
     let path = config.path("ployzd.lock");
@@ -72,8 +75,12 @@ fn lock(config: &Config) -> anyhow::Result<std::fs::File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("{} cannot be opened", path.display()))?;
-    if let Err(error) = file.try_lock() {
-        bail!("another ployzd runs on {} ({error})", config.data_dir.display());
+    let begun = Instant::now();
+    while let Err(error) = file.try_lock() {
+        if begun.elapsed() > LOCK_WITHIN {
+            bail!("another ployzd runs on {} ({error})", config.data_dir.display());
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
     let own =
         ProcessIdentity::of(std::process::id())?.context("/proc does not show this process")?;

@@ -44,11 +44,13 @@ pub(super) fn run() -> anyhow::Result<Section> {
     let mut bounds = Vec::new();
     let mut one = all("app:v1");
     one[250] = "app:v2".to_owned();
+    let mut most = all("app:v1");
+    most.iter_mut().take(200).for_each(|image| *image = "app:v2".to_owned());
     let cases = [
         ("first deploy", all("app:v1")),
         ("one service changed", one),
-        ("every service changed", all("app:v2")),
-        ("nothing changed", all("app:v2")),
+        ("200 services changed", most.clone()),
+        ("nothing changed", most),
     ];
     for (name, images) in cases {
         let request = request("shop", &images)?;
