@@ -177,14 +177,14 @@ pub(crate) enum MeshCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DevCommand {
-    /// Found the cluster `dev` if it is not there, and start it
+    /// Found the cluster `dev` if it is not there, and start it with the instances that `dev down` stopped
     Up {
         #[command(flatten)]
         found: FoundArgs,
     },
     /// The same as `status`
     Status,
-    /// Stop everything; what is on disk stays
+    /// Stop everything, instances too; what is on disk stays
     Down {
         #[command(flatten)]
         dir: DataDir,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
 use proto_core::api::ErrorBody;
-use proto_core::api::views::{ShutdownRequest, StatusView};
+use proto_core::api::views::{ShutdownRequest, StartedView, StatusView, Workloads};
 use proto_core::id::Namespace;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -40,7 +40,7 @@ pub(crate) async fn dev(
         DevCommand::Status => crate::status(client, out).await,
         DevCommand::Down { dir } => {
             let home = Home::of(&dir);
-            if down(client, out, &home).await? {
+            if down(client, out, &home, Workloads::Stop).await? {
                 out.remark("everything is stopped; what is on disk stays. `ployzctl dev up` starts it again");
             }
             Ok(OK)
@@ -78,19 +78,43 @@ async fn up(client: &Client, out: Out, found: &FoundArgs) -> Result<u8, Failure>
     let home = Home::of(&found.dir);
     if client.answers("/v1/status").await.is_ok() {
         out.remark("the daemon runs already");
+        start_instances(client, out).await?;
         return crate::status(client, out).await;
     }
     if !home.is_founded() {
         let name = Namespace::new("dev").expect("a name");
         return init(client, out, &name, found).await;
     }
-    let status = home.start(client, out).await?;
-    out.document(&status, render::status::status)?;
-    Ok(OK)
+    home.start(client, out).await?;
+    start_instances(client, out).await?;
+    crate::status(client, out).await
 }
 
-/// Stops everything; false if there is nothing.
-async fn down(client: &Client, out: Out, home: &Home) -> Result<bool, Failure> {
+/// Starts the instances that `dev down` stopped, and says which.
+async fn start_instances(client: &Client, out: Out) -> Result<(), Failure> {
+    let view: StartedView = client.post("/v1/instances/start", &serde_json::json!({})).await?;
+    for at in view.started {
+        let (namespace, service, slot) = (at.namespace, at.service, at.slot);
+        out.remark(format_args!("{namespace}/{service}/{slot} is started ({})", at.instance));
+    }
+    let Some(first) = view.failed.first() else { return Ok(()) };
+    let told = view.failed.iter().map(|failed| {
+        let at = &failed.instance;
+        format!("{}/{}/{}: {}", at.namespace, at.service, at.slot, failed.reason)
+    });
+    let message =
+        format!("not every instance starts again: {}", told.collect::<Vec<_>>().join("; "));
+    let next = format!("ployzctl restart {}/{}", first.instance.namespace, first.instance.service);
+    Err(Failure::new(DAEMON, ErrorBody::new("INSTANCES_NOT_STARTED", message).next(next)))
+}
+
+/// Stops everything, and removes the instances if that is wanted; false if there is nothing.
+async fn down(
+    client: &Client,
+    out: Out,
+    home: &Home,
+    workloads: Workloads,
+) -> Result<bool, Failure> {
     let status = match client.get::<StatusView>("/v1/status").await {
         Ok(status) => status,
         Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => {
@@ -113,7 +137,7 @@ async fn down(client: &Client, out: Out, home: &Home) -> Result<bool, Failure> {
         let error = ErrorBody::new("DAEMON_ELSEWHERE", message).next("ployzctl status");
         return Err(Failure::new(DAEMON, error));
     };
-    let request = ShutdownRequest { data_plane: true, workloads: true };
+    let request = ShutdownRequest { data_plane: true, workloads };
     let _: serde_json::Value = client.post("/v1/shutdown", &request).await?;
     let ended = tokio::task::spawn_blocking(move || ended(&process)).await;
     if !matches!(ended, Ok(true)) {
@@ -147,7 +171,7 @@ async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<
         &format!("Stop everything and remove {dir} with all that is in it?"),
         &format!("ployzctl dev destroy --data-dir {dir}"),
     )?;
-    match down(client, out, home).await {
+    match down(client, out, home, Workloads::Remove).await {
         Ok(_) => {}
         Err(Failure::Error { error, .. }) if force => {
             out.remark(format_args!("what runs may run on: {}", error.message));

@@ -11,6 +11,7 @@ use io_adapters::files;
 use io_adapters::nats::{Bus, Credentials, Incomings, Link, Replier, Store};
 use io_adapters::process::ProcessIdentity;
 use proto_core::Outcome;
+use proto_core::api::views::Workloads;
 use proto_core::coordination::command::CommandReply;
 use proto_core::coordination::participant::FenceFile;
 use proto_core::daemon::{Node, NodeConfig};
@@ -175,13 +176,17 @@ async fn serve(config: Config, fence: FenceFile) -> anyhow::Result<()> {
     };
     tracing::info!(
         data_plane = request.data_plane,
-        workloads = request.workloads,
+        workloads = ?request.workloads,
         "the daemon ends"
     );
     driver.shutdown().await;
-    if request.workloads {
-        api.remove_instances().await?;
-        runtime.dismantle().await?;
+    match request.workloads {
+        Workloads::Keep => {}
+        Workloads::Stop => api.stop_instances().await?,
+        Workloads::Remove => {
+            api.remove_instances().await?;
+            runtime.dismantle().await?;
+        }
     }
     if request.data_plane {
         sidecars.stop().await?;

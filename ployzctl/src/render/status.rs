@@ -56,10 +56,14 @@ pub(crate) fn namespaces(views: &[NamespaceView]) -> String {
             view.namespace.to_string(),
             view.commit.to_string(),
             view.services.to_string(),
-            view.instances.to_string(),
+            // What is not known is not 0.
+            view.running.map_or_else(
+                || format!("?/{}", view.instances),
+                |running| format!("{running}/{}", view.instances),
+            ),
         ]
     });
-    table(["NAMESPACE", "COMMIT", "SERVICES", "INSTANCES"], rows.collect())
+    table(["NAMESPACE", "COMMIT", "SERVICES", "RUNNING"], rows.collect())
 }
 
 /// `ps`: what was seen, and who did not answer.

@@ -63,6 +63,10 @@ fn daemon(started: PathBuf) -> Fake {
             let mut process = process.lock().unwrap();
             process.kill().unwrap();
             process.wait().unwrap();
+        } else if request.line == "POST /v1/instances/start" {
+            reply.json(&json!({"started": [{
+                "namespace": "blog", "service": "web", "slot": 1, "instance": "web-1-01234567",
+            }], "failed": []}));
         } else if started.exists() {
             let mut status = status();
             status.pid = pid;
@@ -92,7 +96,10 @@ fn a_cluster_is_founded_started_and_shown_then_taken_down_and_removed() {
         )
     );
     let ran = bin.run(&fake, "dev up");
-    assert_eq!((ran.code, ran.stderr.as_str()), (0, "the daemon runs already\n"));
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (0, "the daemon runs already\nblog/web/1 is started (web-1-01234567)\n")
+    );
     let ran = bin.run(&fake, "mesh init again");
     assert_eq!(ran.code, 3);
     assert!(ran.stderr.starts_with("error[CLUSTER_EXISTS]: "), "{}", ran.stderr);
@@ -106,7 +113,7 @@ fn a_cluster_is_founded_started_and_shown_then_taken_down_and_removed() {
     assert!(!bin.data().exists());
     let last = fake.seen().pop().unwrap();
     assert_eq!(last.line, "POST /v1/shutdown");
-    assert_eq!(last.body, json!({"data_plane": true, "workloads": true}));
+    assert_eq!(last.body, json!({"data_plane": true, "workloads": "remove"}));
 
     let ran = bin.run(&fake, "dev destroy --yes");
     assert_eq!(ran.code, 0, "gone already is success: {}", ran.stderr);
@@ -151,4 +158,38 @@ fn there_is_nothing_to_take_down_where_nothing_was_founded() {
     let ran = bin.run(&Fake::away(), "dev down");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(ran.stderr.starts_with("there is no cluster in "), "{}", ran.stderr);
+}
+
+#[test]
+fn up_names_what_it_cannot_start_and_what_mends_it() {
+    let bin = Bin::new("exit 1");
+    let fake = Fake::new(|request, reply| {
+        if request.line == "POST /v1/instances/start" {
+            let instance = json!({
+                "namespace": "blog", "service": "web", "slot": 1, "instance": "web-1-01234567",
+            });
+            let failed =
+                json!({"instance": instance, "reason": "there is no instance web-1-01234567"});
+            reply.json(&json!({"started": [], "failed": [failed]}));
+        } else {
+            reply.json(&status());
+        }
+    });
+    let ran = bin.run(&fake, "dev up");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    let told = "blog/web/1: there is no instance web-1-01234567\n";
+    assert!(ran.stderr.contains("error[INSTANCES_NOT_STARTED]: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(told), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("next: ployzctl restart blog/web\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn down_stops_instances_and_does_not_remove_them() {
+    let bin = Bin::new("touch $D/started; exec sleep 2");
+    let fake = daemon(bin.data().join("started"));
+    assert_eq!(bin.run(&fake, "dev up --runtime process").code, 0);
+    let ran = bin.run(&fake, "dev down");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let last = fake.seen().pop().unwrap();
+    assert_eq!(last.body, json!({"data_plane": true, "workloads": "stop"}));
 }

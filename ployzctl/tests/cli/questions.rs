@@ -38,6 +38,7 @@ pub(crate) fn status() -> StatusView {
             commit: 2,
             services: 1,
             instances: 2,
+            running: Some(1),
         }],
     }
 }
@@ -53,8 +54,8 @@ store answers
 COMPONENT  STATE           PID  SERVES  DETAIL
 gateway    running, stale  8    12      127.0.0.1:8080
 
-NAMESPACE  COMMIT  SERVICES  INSTANCES
-blog       2       1         2
+NAMESPACE  COMMIT  SERVICES  RUNNING
+blog       2       1         1/2
 ";
     for command in ["status", "dev status"] {
         assert_eq!(fake.run(command).stdout, expected, "{command}");

@@ -5,8 +5,12 @@
 //! | `operations` | submitting, watching, cancelling, listing operations |
 //! | `views` | questions about facts and machines |
 //! | `streams` | logs, exec, events |
+//! | `running` | which instances of the heads run |
+//! | `stopped` | the instances of this machine at its daemon's end, and their start afterwards |
 
 mod operations;
+mod running;
+mod stopped;
 mod streams;
 mod views;
 
@@ -25,7 +29,6 @@ use proto_core::Outcome;
 use proto_core::api::ErrorBody;
 pub use proto_core::api::views::ShutdownRequest as Shutdown;
 use proto_core::id::{InstanceName, MachineId, Namespace};
-use proto_core::runtime::{RuntimeReply, RuntimeRequest};
 use proto_core::store::{Entry, Key, StoreReply, StoreRequest};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
@@ -138,6 +141,7 @@ fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Api>>)> {
         ("get", "/v1/leases", get(views::leases)),
         ("get", "/v1/status", get(views::status)),
         ("get", "/v1/instances", get(views::instances)),
+        ("post", "/v1/instances/start", post(stopped::start)),
         ("get", "/v1/namespaces", get(views::namespaces)),
         ("get", "/v1/namespaces/{ns}/commits", get(views::commits)),
         ("get", "/v1/namespaces/{ns}/commits/{number}", get(views::commit)),
@@ -197,25 +201,6 @@ impl Api {
                 Err(failure.next("ployzctl doctor"))
             }
         }
-    }
-
-    /// Removes every instance of this cluster from this machine: the end of a local cluster.
-    pub(crate) async fn remove_instances(&self) -> anyhow::Result<()> {
-        let list = RuntimeRequest::List { namespace: None };
-        let Outcome::Ok(RuntimeReply::Instances(instances)) = self.ports.runtime(list).await else {
-            bail!("the runtime does not say what runs");
-        };
-        for seen in instances {
-            let instance = seen.spec.name;
-            let grace = seen.spec.workload.stop_grace_period;
-            let stop = RuntimeRequest::Stop { instance: instance.clone(), grace };
-            for request in [stop, RuntimeRequest::Remove { instance: instance.clone() }] {
-                if let Outcome::Failed(error) = self.ports.runtime(request).await {
-                    bail!("{instance} cannot be removed: {error}");
-                }
-            }
-        }
-        Ok(())
     }
 }
 

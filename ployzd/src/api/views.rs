@@ -21,12 +21,15 @@ use proto_core::store::facts::{Commit, Head, Lease};
 use proto_core::store::{Entry, Facts, Key};
 use proto_core::time::Time;
 
+use super::running::Running;
 use super::{Answer, Api, Failure, namespace};
 
 /// How long machines may take to say what runs: a listing ends then and says who was silent.
-const LIST_WITHIN: Span = Span::from_secs(1);
+pub(super) const LIST_WITHIN: Span = Span::from_secs(1);
 /// How long store, gateway and DNS may take to say how they are: a status is answered at once, with what is known.
 const STATUS_WITHIN: Duration = Duration::from_millis(500);
+/// The same for machines.
+const STATUS_SPAN: Span = Span::from_millis(500);
 
 /// `GET /v1/leases`.
 pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>> {
@@ -59,12 +62,12 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
         uptime_ms: api.clock.now().since(Time::ZERO).as_millis().try_into().unwrap_or(u64::MAX),
         store,
         components,
-        namespaces: namespaces.into_values().map(|(_, commit)| view(&commit)).collect(),
+        namespaces: with_running(&api, namespaces).await,
     }))
 }
 
 /// The head and the head commit of each namespace that exists.
-fn by_namespace(entries: &[Entry]) -> BTreeMap<Namespace, (Head, Commit)> {
+pub(super) fn by_namespace(entries: &[Entry]) -> BTreeMap<Namespace, (Head, Commit)> {
     let mut heads: BTreeMap<String, Head> = BTreeMap::new();
     let mut commits: BTreeMap<(String, u64), Commit> = BTreeMap::new();
     for entry in entries {
@@ -93,19 +96,27 @@ fn by_namespace(entries: &[Entry]) -> BTreeMap<Namespace, (Head, Commit)> {
     heads.into_iter().filter_map(head).collect()
 }
 
-fn view(commit: &Commit) -> NamespaceView {
+/// What there is of each namespace, and how much of it runs.
+async fn with_running(api: &Api, heads: BTreeMap<Namespace, (Head, Commit)>) -> Vec<NamespaceView> {
+    let commits: Vec<_> = heads.into_values().map(|(_, commit)| commit).collect();
+    let running = Running::ask(api, &commits, STATUS_SPAN).await;
+    commits.iter().map(|commit| view(commit, &running)).collect()
+}
+
+fn view(commit: &Commit, running: &Running) -> NamespaceView {
     NamespaceView {
         namespace: commit.namespace.clone(),
         commit: commit.number,
         services: commit.services.len(),
         instances: commit.services.values().map(|service| service.slots.len()).sum(),
+        running: running.count(commit),
     }
 }
 
 /// `GET /v1/namespaces`.
 pub(super) async fn namespaces(State(api): State<Arc<Api>>) -> Answer<Vec<NamespaceView>> {
     let entries = api.read(vec![Key::namespaces()]).await?;
-    Ok(Json(by_namespace(&entries).into_values().map(|(_, commit)| view(&commit)).collect()))
+    Ok(Json(with_running(&api, by_namespace(&entries)).await))
 }
 
 async fn facts(api: &Api, namespace: &Namespace) -> Result<Facts, Failure> {
@@ -174,7 +185,7 @@ pub(super) async fn instances(
         .flat_map(|service| service.slots.into_values())
         .map(|slot| (slot.machine, slot.instance))
         .collect();
-    let asked = machines.keys().map(|machine| ask(&api, machine, wanted.clone()));
+    let asked = machines.keys().map(|machine| ask(&api, machine, wanted.clone(), LIST_WITHIN));
     let mut answer = InstancesView { answered: Vec::new(), silent: Vec::new(), rows: Vec::new() };
     for (machine, said) in machines.keys().zip(futures::future::join_all(asked).await) {
         match said {
@@ -192,16 +203,18 @@ pub(super) async fn instances(
     Ok(Json(answer))
 }
 
-async fn ask(
+/// What a machine sees.
+pub(super) async fn ask(
     api: &Api,
     machine: &MachineId,
     namespace: Option<Namespace>,
+    within: Span,
 ) -> Result<MachineObservation, String> {
     let body = CommandBody::Observe { namespace, images: Vec::new(), ports: Vec::new() };
     // A listing is no operation; the digest of the question stands for it in the machine's log.
     let operation = OperationId::from_digest(&Digest::of(&body));
-    let command = Command { v: 1, operation, deadline: LIST_WITHIN, body };
-    match api.ports.send(machine, &command, LIST_WITHIN.duration()).await {
+    let command = Command { v: 1, operation, deadline: within, body };
+    match api.ports.send(machine, &command, within.duration()).await {
         Outcome::Ok(CommandReply::Observed(seen)) => Ok(seen),
         Outcome::Ok(CommandReply::Failed(failure)) => Err(failure.to_string()),
         Outcome::Ok(other) => Err(format!("it answered {other:?}")),
@@ -235,7 +248,8 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
         };
         checks.push(DoctorCheck { check: check.to_owned(), ok, detail, next });
     };
-    let store = api.read(vec![Key::cluster(), Key::operations()]).await;
+    let store = api.read(vec![Key::cluster(), Key::operations(), Key::namespaces()]).await;
+    let heads = store.as_ref().ok().map(|entries| by_namespace(entries));
     let unfinished = store.as_ref().ok().and_then(|entries| Facts::parse(entries).ok());
     add(
         "store",
@@ -264,13 +278,23 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
         add(&component.name, result);
     }
     add("disk", disk(&api));
-    let machine = ask(&api, &api.about.machine, None).await;
+    let machine = ask(&api, &api.about.machine, None, LIST_WITHIN).await;
     add(
         "runtime",
         machine
             .map(|seen| format!("{}: {} instances", seen.runtime, seen.instances.len()))
             .map_err(|error| (error, "ployzctl events")),
     );
+    if let Some(heads) = heads {
+        let commits: Vec<_> = heads.into_values().map(|(_, commit)| commit).collect();
+        let running = Running::ask(&api, &commits, LIST_WITHIN).await;
+        let result = running.check(&commits);
+        let result = match &result {
+            Ok(detail) => Ok(detail.clone()),
+            Err((detail, next)) => Err((detail.clone(), next.as_str())),
+        };
+        add("instances", result);
+    }
     if let Some(facts) = unfinished {
         let left: Vec<_> = facts
             .operations

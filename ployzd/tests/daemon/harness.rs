@@ -12,7 +12,7 @@ use proto_core::Outcome;
 use proto_core::api::{OperationEvent, OperationRequest, OperationResult, Submission};
 use proto_core::deploy::manifest::{Format, parse};
 use proto_core::store::{self, Key, StoreRequest};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How long anything may take before the test gives up; machines that build meanwhile are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -146,9 +146,15 @@ impl Machine {
         body.to_owned()
     }
 
-    /// Ends the daemon and all that it started.
+    /// Ends the daemon and all that it started, and removes the instances.
     pub(crate) fn take_down(&mut self) {
-        self.answer("POST", "/v1/shutdown", r#"{"data_plane":true,"workloads":true}"#);
+        self.shut_down("remove");
+    }
+
+    /// Ends the daemon and its sidecars; `workloads`: what becomes of the instances.
+    pub(crate) fn shut_down(&mut self, workloads: &str) {
+        let request = json!({ "data_plane": true, "workloads": workloads }).to_string();
+        self.answer("POST", "/v1/shutdown", &request);
         let ended = self.daemon.take().expect("it runs").wait().expect("it is ours");
         assert!(ended.success(), "{}", self.log());
     }

@@ -4,6 +4,7 @@ mod harness;
 mod openapi;
 mod operations;
 mod started;
+mod stopped;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};

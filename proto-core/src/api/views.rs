@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::OperationResult;
 use crate::deploy::spec::Manifest;
-use crate::id::{InstanceName, MachineId, Namespace};
+use crate::id::{InstanceName, MachineId, Namespace, ServiceName};
 use crate::runtime::ObservedInstance;
 use crate::store::Key;
 use crate::store::facts::{Commit, Lease};
@@ -77,6 +77,9 @@ pub struct NamespaceView {
     pub services: usize,
     /// How many instances it has by its head commit.
     pub instances: usize,
+    /// How many of them run; `None` if a machine did not say so in time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<usize>,
 }
 
 /// `GET /v1/namespaces/{ns}/commits/{n}`.
@@ -205,6 +208,50 @@ pub struct DoctorCheck {
 pub struct ShutdownRequest {
     /// End nats-server, gateway and DNS too.
     pub data_plane: bool,
-    /// Remove every instance of the cluster from this machine too.
-    pub workloads: bool,
+    /// What becomes of the cluster's instances on this machine.
+    pub workloads: Workloads,
+}
+
+/// What becomes of a machine's instances when its daemon ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Workloads {
+    /// They run on.
+    #[default]
+    Keep,
+    /// They are stopped; `POST /v1/instances/start` starts those that ran.
+    Stop,
+    /// They are removed.
+    Remove,
+}
+
+/// `POST /v1/instances/start`: what was done about the instances that a shutdown had stopped.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StartedView {
+    /// Those that were started.
+    pub started: Vec<InstanceLabel>,
+    /// Those that could not be, and why.
+    pub failed: Vec<StartFailure>,
+}
+
+/// An instance and where it belongs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceLabel {
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// Its service.
+    pub service: ServiceName,
+    /// Its index within the service.
+    pub slot: u32,
+    /// Its name.
+    pub instance: InstanceName,
+}
+
+/// An instance that was not started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartFailure {
+    /// Which.
+    pub instance: InstanceLabel,
+    /// Why.
+    pub reason: String,
 }

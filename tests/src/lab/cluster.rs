@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use io_adapters::process::{ProcessIdentity, exit_watch};
-use proto_core::api::views::{DaemonEvent, InstancesView, LeaseView, ShutdownRequest, StatusView};
+use proto_core::api::views::{
+    DaemonEvent, InstancesView, LeaseView, ShutdownRequest, StatusView, Workloads,
+};
 use proto_core::api::{OperationRequest, OperationResult, OperationSummary, Submission};
 use proto_core::deploy::HostName;
 use proto_core::deploy::spec::{
@@ -477,7 +479,7 @@ impl Cluster {
         if self.daemon.is_none() {
             self.run(&[]).await?;
         }
-        let all = ShutdownRequest { data_plane: true, workloads: true };
+        let all = ShutdownRequest { data_plane: true, workloads: Workloads::Remove };
         self.api().post::<serde_json::Value>("/v1/shutdown", &all).await?;
         let child = self.daemon.as_mut().context("the daemon does not run")?;
         if let Some(identity) = ProcessIdentity::of(child.id())? {
