@@ -1,7 +1,9 @@
-//! SHA-256 over a canonical encoding: JSON with sorted keys and no white space.
+//! SHA-256 over the canonical encoding.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use sha2::{Digest as _, Sha256};
+
+use crate::canonical;
 
 /// A SHA-256 digest, written as 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -21,9 +23,7 @@ impl Digest {
     /// If the value cannot be written as JSON: every type that is digested has string keys only.
     #[must_use]
     pub fn of<T: Serialize + ?Sized>(value: &T) -> Self {
-        // `serde_json::Value` keeps objects in a BTreeMap, so going through it sorts the keys.
-        let value = serde_json::to_value(value).expect("digested types are plain JSON");
-        Self::of_bytes(value.to_string().as_bytes())
+        Self::of_bytes(&canonical::encode(value).expect("digested types are plain JSON"))
     }
 
     /// The first 12 hexadecimal digits: for names, which people read.
@@ -101,13 +101,13 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
 
-    fn value() -> impl Strategy<Value = Value> {
+    pub(crate) fn value() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),

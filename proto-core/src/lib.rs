@@ -43,6 +43,7 @@ pub mod span;
 pub mod store;
 pub mod time;
 
+mod canonical;
 mod number_keys;
 mod outcome;
 pub use outcome::Outcome;

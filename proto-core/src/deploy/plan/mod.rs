@@ -91,6 +91,8 @@ struct Placed {
 struct Planner<'a> {
     namespace: Namespace,
     request: &'a OperationRequest,
+    /// That of the request.
+    digest: Digest,
     facts: &'a Facts,
     observations: &'a BTreeMap<MachineId, MachineObservation>,
     target: Target,
@@ -119,11 +121,12 @@ impl<'a> Planner<'a> {
         silent: &[String],
     ) -> Result<Self, ErrorBody> {
         let target = target(request, facts)?;
-        let baseline = (request.digest(), facts.head_number());
+        let digest = request.digest();
         let this = Self {
             namespace: request.namespace().clone(),
-            operation: OperationId::from_digest(&Digest::of(&baseline)),
+            operation: OperationId::from_digest(&Digest::of(&(digest, facts.head_number()))),
             request,
+            digest,
             facts,
             observations,
             target,
@@ -455,7 +458,7 @@ impl<'a> Planner<'a> {
             namespace: self.namespace.clone(),
             number,
             operation: self.operation.clone(),
-            request: self.request.digest(),
+            request: self.digest,
             summary: self.request.summary(),
             at: UnixTime::default(),
             services: services.collect(),
