@@ -193,7 +193,7 @@ pub(crate) enum DevCommand {
     Destroy {
         #[command(flatten)]
         dir: DataDir,
-        /// Remove the directory even if no daemon can be asked to stop what runs
+        /// Kill a daemon that cannot be asked, and remove the directory even if none can be started, unless processes of the cluster run
         #[arg(long)]
         force: bool,
     },

@@ -1,6 +1,7 @@
 //! HTTP/1.1 with JSON over the daemon's unix socket: a connection a request.
 
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -31,6 +32,11 @@ pub(crate) struct Client {
 impl Client {
     pub(crate) fn new(socket: PathBuf, timeout: Duration) -> Self {
         Self { socket, timeout }
+    }
+
+    /// The same at another socket.
+    pub(crate) fn at(&self, socket: PathBuf) -> Self {
+        Self::new(socket, self.timeout)
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -130,6 +136,11 @@ impl Client {
 
     fn unreachable(&self, error: &std::io::Error) -> Failure {
         let socket = self.socket.display();
+        if std::fs::metadata(&self.socket).is_ok_and(|there| !there.file_type().is_socket()) {
+            let message = format!("{socket} is there and is no socket");
+            let error = ErrorBody::new("NOT_A_SOCKET", message).next(format!("ls -ld {socket}"));
+            return Failure::new(USAGE, error);
+        }
         let up = "ployzctl dev up";
         let error = match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => ErrorBody::new(

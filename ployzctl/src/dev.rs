@@ -1,33 +1,17 @@
 //! Founding a cluster on this machine, and taking it down.
 
-use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
-use std::os::unix::process::CommandExt as _;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-use indicatif::ProgressBar;
 use proto_core::api::ErrorBody;
 use proto_core::api::views::{ShutdownRequest, StartedView, StatusView, Workloads};
 use proto_core::id::Namespace;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
-use crate::args::{DataDir, DevCommand, FoundArgs, Runtime};
+use crate::args::{DevCommand, FoundArgs};
 use crate::client::Client;
 use crate::failure::{DAEMON, Failure, OK, REFUSED};
+use crate::home::Home;
 use crate::out::Out;
-use crate::{paths, render};
-
-/// How long a daemon and what it starts may take to run.
-const PATIENCE: Duration = Duration::from_secs(30);
-/// How long it may take to end: every instance has its grace period.
-const ENDING: Duration = Duration::from_secs(120);
-/// Between two looks at a daemon that starts.
-const LOOK: Duration = Duration::from_millis(100);
-/// Where Docker listens.
-const DOCKER: &str = "/var/run/docker.sock";
+use crate::recorded::{self, Daemon, Turn};
+use crate::render;
 
 /// `dev …`.
 pub(crate) async fn dev(
@@ -57,6 +41,18 @@ pub(crate) async fn init(
     found: &FoundArgs,
 ) -> Result<u8, Failure> {
     let home = Home::of(&found.dir);
+    let turn = home.turn(out).await?;
+    let made = mesh(client, out, &home, name, found).await;
+    leave_nothing(client, out, &home, &turn, made).await
+}
+
+async fn mesh(
+    client: &Client,
+    out: Out,
+    home: &Home,
+    name: &Namespace,
+    found: &FoundArgs,
+) -> Result<u8, Failure> {
     if home.is_founded() {
         let message = format!("there is a cluster in {} already", home.dir.display());
         let error = ErrorBody::new("CLUSTER_EXISTS", message).next("ployzctl dev up");
@@ -76,14 +72,25 @@ pub(crate) async fn init(
 
 async fn up(client: &Client, out: Out, found: &FoundArgs) -> Result<u8, Failure> {
     let home = Home::of(&found.dir);
-    if client.answers("/v1/status").await.is_ok() {
+    if home.answers(client).await? {
+        out.remark("the daemon runs already");
+        start_instances(client, out).await?;
+        return crate::status(client, out).await;
+    }
+    // Two at once: the second finds what the first has started.
+    let turn = home.turn(out).await?;
+    if home.answers(client).await? {
         out.remark("the daemon runs already");
         start_instances(client, out).await?;
         return crate::status(client, out).await;
     }
     if !home.is_founded() {
         let name = Namespace::new("dev").expect("a name");
-        return init(client, out, &name, found).await;
+        let made = mesh(client, out, &home, &name, found).await;
+        return leave_nothing(client, out, &home, &turn, made).await;
+    }
+    if !home.daemon_listens(client).await? {
+        home.check()?;
     }
     home.start(client, out).await?;
     start_instances(client, out).await?;
@@ -115,6 +122,9 @@ async fn down(
     home: &Home,
     workloads: Workloads,
 ) -> Result<bool, Failure> {
+    // The directory says whose cluster this is, and where its daemon listens.
+    let there = Daemon::of(&home.dir).map(|daemon| client.at(daemon.socket));
+    let client = there.as_ref().unwrap_or(client);
     let status = match client.get::<StatusView>("/v1/status").await {
         Ok(status) => status,
         Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => {
@@ -122,11 +132,17 @@ async fn down(
                 out.remark(format_args!("there is no cluster in {}", home.dir.display()));
                 return Ok(false);
             }
+            if let Err(lost) = home.daemon_listens(client).await {
+                let daemon = Daemon::of(&home.dir).ok_or(lost)?;
+                let pid = daemon.process.pid;
+                out.remark(format_args!("the daemon, process {pid}, is out of reach; it is ended"));
+                home.end(&daemon, Signal::TERM).await?;
+            }
             // What it started may run on without it, and only a daemon knows what that is.
             out.remark("the daemon is away; it is started to take down what may run without it");
             home.start(client, out).await?
         }
-        Err(other) => return Err(other),
+        Err(silent) => return Err(home.silent(silent, "down")),
     };
     // Opened while it runs: its number cannot have gone to another process.
     let pid = i32::try_from(status.pid).ok().and_then(Pid::from_raw);
@@ -139,26 +155,13 @@ async fn down(
     };
     let request = ShutdownRequest { data_plane: true, workloads };
     let _: serde_json::Value = client.post("/v1/shutdown", &request).await?;
-    let ended = tokio::task::spawn_blocking(move || ended(&process)).await;
-    if !matches!(ended, Ok(true)) {
-        let message = format!("the daemon has not ended within {} s", ENDING.as_secs());
-        let error = ErrorBody::new("DAEMON_RUNS_ON", message);
-        return Err(Failure::new(DAEMON, error.next("ployzctl events")));
-    }
+    home.wait_for_end(process).await?;
     // The last thing that a daemon does which has taken everything down.
     if client.socket().exists() {
         let message = "the daemon ended before everything was taken down".to_owned();
-        return Err(home.failed("DOWN_INCOMPLETE", message));
+        return Err(home.failed("DOWN_INCOMPLETE", message, 0));
     }
     Ok(true)
-}
-
-/// Waits until the process ends; false if it does not.
-fn ended(process: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(process, PollFlags::IN)];
-    let patience =
-        Timespec { tv_sec: i64::try_from(ENDING.as_secs()).unwrap_or(i64::MAX), tv_nsec: 0 };
-    matches!(poll(&mut fds, Some(&patience)), Ok(1))
 }
 
 async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<u8, Failure> {
@@ -171,8 +174,21 @@ async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<
         &format!("Stop everything and remove {dir} with all that is in it?"),
         &format!("ployzctl dev destroy --data-dir {dir}"),
     )?;
-    match down(client, out, home, Workloads::Remove).await {
-        Ok(_) => {}
+    let _turn = home.turn(out).await?;
+    let mut taken_down = down(client, out, home, Workloads::Remove).await.map(|_| ());
+    if let (true, Err(Failure::Error { error, .. }), Some(daemon)) =
+        (force, &taken_down, Daemon::of(&home.dir))
+    {
+        // It can no longer be asked; another one can.
+        let pid = daemon.process.pid;
+        out.remark(format_args!("{}; the daemon, process {pid}, is killed", error.message));
+        taken_down = match home.end(&daemon, Signal::KILL).await {
+            Ok(()) => down(client, out, home, Workloads::Remove).await.map(|_| ()),
+            Err(failure) => Err(failure),
+        };
+    }
+    match taken_down {
+        Ok(()) => {}
         Err(Failure::Error { error, .. }) if force => {
             out.remark(format_args!("what runs may run on: {}", error.message));
         }
@@ -182,192 +198,41 @@ async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<
         }
         Err(other) => return Err(other),
     }
+    // Without its records nobody could find what runs.
+    let running = recorded::running(&home.dir);
+    if !running.is_empty() {
+        let pids = running.iter().map(u32::to_string).collect::<Vec<_>>().join(" ");
+        let message = format!("processes of this cluster still run: {pids}; nothing is removed");
+        let next = format!("kill {pids}; ployzctl dev destroy --force --data-dir {dir}");
+        return Err(Failure::new(REFUSED, ErrorBody::new("STILL_RUNNING", message).next(next)));
+    }
     std::fs::remove_dir_all(&home.dir)
         .map_err(|error| Failure::file("remove", &home.dir, &error))?;
     out.remark(format_args!("{dir} is removed"));
     Ok(OK)
 }
 
-/// A cluster's directory.
-#[derive(Debug)]
-struct Home {
-    dir: PathBuf,
-}
-
-impl Home {
-    fn of(args: &DataDir) -> Self {
-        let dir = args.data_dir.clone().unwrap_or_else(paths::data_dir);
-        // The daemon that is started keeps the path; it must not depend on where this program was called.
-        Self { dir: std::path::absolute(&dir).unwrap_or(dir) }
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.join("ployzd.toml")
-    }
-
-    fn log(&self) -> PathBuf {
-        self.dir.join("ployzd.log")
-    }
-
-    fn is_founded(&self) -> bool {
-        self.config().exists()
-    }
-
-    /// `ployzd init`: writes the configuration.
-    async fn found(
-        &self,
-        client: &Client,
-        out: Out,
-        name: &Namespace,
-        found: &FoundArgs,
-    ) -> Result<(), Failure> {
-        let (runtime, why) = match found.runtime {
-            Some(runtime) => (runtime, "as asked for".to_owned()),
-            None => choose_runtime().await,
-        };
-        out.remark(format_args!("runtime {}: {why}", runtime.as_str()));
-        let mut command = ployzd();
-        command.arg("init").arg("--name").arg(name.as_str()).arg("--data-dir").arg(&self.dir);
-        command.arg("--runtime").arg(runtime.as_str()).arg("--socket").arg(client.socket());
-        let mut option = |name: &str, value: Option<String>| {
-            if let Some(value) = value {
-                command.arg(name).arg(value);
-            }
-        };
-        option("--gateway-listen", found.gateway_listen.map(|at| at.to_string()));
-        option("--dns-listen", found.dns_listen.map(|at| at.to_string()));
-        option("--nats-port", found.nats_port.map(|port| port.to_string()));
-        let output = command.stdin(Stdio::null()).output().map_err(|e| cannot_run(&command, &e))?;
-        if output.status.success() {
-            return Ok(());
+/// What failed to be founded is taken down again, as far as it came.
+async fn leave_nothing(
+    client: &Client,
+    out: Out,
+    home: &Home,
+    turn: &Turn,
+    made: Result<u8, Failure>,
+) -> Result<u8, Failure> {
+    let Err(Failure::Error { mut error, exit }) = made else { return made };
+    if turn.fresh {
+        if !recorded::running(&home.dir).is_empty() {
+            // Whatever it says is less than why it did not start.
+            _ = down(client, out, home, Workloads::Remove).await;
         }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let mut error =
-            ErrorBody::new("INIT_FAILED", format!("`ployzd init` ended with {}", output.status));
-        error.logs = last_lines(&said);
-        Err(Failure::new(DAEMON, error.next("ployzctl mesh init --help")))
-    }
-
-    /// Starts the daemon, which outlives this program, and waits until all of it runs.
-    async fn start(&self, client: &Client, out: Out) -> Result<StatusView, Failure> {
-        let mut child = self.spawn()?;
-        let spinner = out.moving.then(ProgressBar::new_spinner);
-        if let Some(spinner) = &spinner {
-            spinner.set_message("starting");
-            spinner.enable_steady_tick(LOOK);
-        }
-        let started = self.wait(client, &mut child).await;
-        if let Some(spinner) = &spinner {
-            spinner.finish_and_clear();
-        }
-        started
-    }
-
-    fn spawn(&self) -> Result<Child, Failure> {
-        let log = self.log();
-        let file = OpenOptions::new().create(true).append(true).open(&log);
-        let file = file.map_err(|error| Failure::file("write", &log, &error))?;
-        let twin = file.try_clone().map_err(|error| Failure::file("write", &log, &error))?;
-        let mut command = ployzd();
-        command.arg("run").arg("--config").arg(self.config());
-        command.stdin(Stdio::null()).stdout(file).stderr(twin);
-        own_session(&mut command);
-        command.spawn().map_err(|error| cannot_run(&command, &error))
-    }
-
-    async fn wait(&self, client: &Client, child: &mut Child) -> Result<StatusView, Failure> {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            let last = match client.get::<StatusView>("/v1/status").await {
-                Ok(status) => match lacking(&status) {
-                    nothing if nothing.is_empty() => return Ok(status),
-                    lacking => lacking,
-                },
-                Err(Failure::Error { error, .. }) => error.message,
-                Err(other) => return Err(other),
-            };
-            if let Ok(Some(status)) = child.try_wait() {
-                let message = format!("ployzd ended with {status} instead of running");
-                return Err(self.failed("DAEMON_ENDED", message));
-            }
-            if Instant::now() >= until {
-                let message = format!("not everything runs after {} s: {last}", PATIENCE.as_secs());
-                return Err(self.failed("DAEMON_NOT_READY", message));
-            }
-            tokio::time::sleep(LOOK).await;
+        if recorded::running(&home.dir).is_empty()
+            && std::fs::remove_dir_all(&home.dir).is_ok()
+            && error.next.as_ref().is_some_and(|next| next.starts_with("less "))
+        {
+            out.remark("what was founded is removed again");
+            error.next = Some("ployzctl dev up".to_owned());
         }
     }
-
-    fn failed(&self, code: &str, message: String) -> Failure {
-        let mut error =
-            ErrorBody::new(code, message).next(format!("less {}", self.log().display()));
-        // Without its log the error says less, and is the same error.
-        error.logs = std::fs::read(self.log())
-            .map(|bytes| last_lines(&String::from_utf8_lossy(&bytes)))
-            .unwrap_or_default();
-        Failure::new(DAEMON, error)
-    }
-}
-
-/// What is still missing until everything runs and serves, in words; empty: nothing.
-fn lacking(status: &StatusView) -> String {
-    let why = |detail: &Option<String>| {
-        detail.as_ref().map(|detail| format!(" ({detail})")).unwrap_or_default()
-    };
-    let store = &status.store;
-    let away =
-        (!store.reachable).then(|| format!("the store does not answer{}", why(&store.detail)));
-    let components = status.components.iter().filter_map(|component| {
-        // The store's server has nothing to apply; the others are there to serve what is committed.
-        let serves = component.name == "nats" || component.applied.is_some() && !component.stale;
-        let is = match component.state.as_str() {
-            "running" if serves => return None,
-            "running" => "behind",
-            state => state,
-        };
-        Some(format!("{} is {is}{}", component.name, why(&component.detail)))
-    });
-    away.into_iter().chain(components).collect::<Vec<_>>().join("; ")
-}
-
-/// Docker if this program may use it and it answers; why.
-async fn choose_runtime() -> (Runtime, String) {
-    if !paths::is_root() {
-        return (Runtime::Process, "containers need root, and this is a user's cluster".to_owned());
-    }
-    let docker = Client::new(PathBuf::from(DOCKER), Duration::from_secs(2));
-    match docker.answers("/_ping").await {
-        Ok(()) => (Runtime::Docker, format!("the Docker engine answers at {DOCKER}")),
-        Err(_) => (Runtime::Process, format!("no Docker engine answers at {DOCKER}")),
-    }
-}
-
-/// `ployzd` beside this program, otherwise the one in `PATH`.
-fn ployzd() -> Command {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("ployzd"));
-    Command::new(beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from("ployzd")))
-}
-
-/// A session of its own: neither what is typed at this terminal nor its end reaches it.
-#[allow(unsafe_code)]
-fn own_session(command: &mut Command) {
-    // SAFETY: the closure runs between fork and exec and makes one system call, which is async-signal-safe.
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::setsid()?;
-            Ok(())
-        });
-    }
-}
-
-fn cannot_run(command: &Command, error: &std::io::Error) -> Failure {
-    let program = Path::new(command.get_program()).display();
-    let message = format!("cannot run {program}: {error}; it is wanted beside ployzctl or in PATH");
-    let error = ErrorBody::new("PLOYZD_MISSING", message).next("command -v ployzd");
-    Failure::new(DAEMON, error)
-}
-
-fn last_lines(text: &str) -> Vec<String> {
-    let lines: Vec<_> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].iter().map(|line| (*line).to_owned()).collect()
+    Err(Failure::new(exit, error))
 }

@@ -1,7 +1,9 @@
 //! Founding a cluster and taking it down, with a shell script in the place of `ployzd`.
 
 use std::fs::Permissions;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
@@ -141,6 +143,15 @@ fn a_daemon_that_ends_at_once_is_told_with_its_last_words() {
     assert_eq!(ran.code, 1, "{}", ran.stderr);
     assert!(ran.stderr.contains("error[DAEMON_ENDED]: "), "{}", ran.stderr);
     assert!(ran.stderr.contains("\n    port 4222 is taken\n"), "{}", ran.stderr);
+    assert!(!bin.data().exists(), "what it founded is removed");
+
+    std::fs::create_dir(bin.data()).unwrap();
+    std::fs::write(bin.data().join("ployzd.toml"), "").unwrap();
+    std::fs::write(bin.data().join("ployzd.log"), "an earlier start\n").unwrap();
+    let ran = bin.run(&Fake::away(), "dev up");
+    assert!(ran.stderr.contains("\n    port 4222 is taken\n"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains("an earlier start"), "{}", ran.stderr);
+    assert!(bin.data().exists(), "what was there before stays");
 }
 
 #[test]
@@ -158,6 +169,131 @@ fn there_is_nothing_to_take_down_where_nothing_was_founded() {
     let ran = bin.run(&Fake::away(), "dev down");
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     assert!(ran.stderr.starts_with("there is no cluster in "), "{}", ran.stderr);
+}
+
+/// A process, and how records name it.
+fn recorded() -> (Child, serde_json::Value) {
+    let child = Command::new("sleep").arg("60").spawn().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap();
+    let started: u64 =
+        stat.rsplit_once(") ").unwrap().1.split(' ').nth(19).unwrap().parse().unwrap();
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let record = json!({"pid": child.id(), "start_time": started, "boot_id": boot.trim()});
+    (child, record)
+}
+
+/// A cluster whose lock names a process as its daemon, which listens here.
+fn locked(bin: &Bin, fake: &Fake) -> (Child, serde_json::Value) {
+    std::fs::create_dir(bin.data()).unwrap();
+    std::fs::write(bin.data().join("ployzd.toml"), "").unwrap();
+    let (daemon, mut record) = recorded();
+    // Until it has become the program it is this test.
+    let program = loop {
+        let program = std::fs::read_link(format!("/proc/{}/exe", daemon.id())).unwrap();
+        if program != std::env::current_exe().unwrap() {
+            break program;
+        }
+        std::thread::yield_now();
+    };
+    record["socket"] = json!(fake.socket());
+    record["program"] = json!(program);
+    std::fs::write(bin.data().join("ployzd.lock"), record.to_string()).unwrap();
+    (daemon, record)
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_is_named_and_only_force_kills_it() {
+    let bin = Bin::new("exit 2");
+    let fake = Fake::new(|_, _| std::thread::park());
+    let (mut daemon, _) = locked(&bin, &fake);
+    let pid = daemon.id();
+    for command in ["dev up", "dev down", "dev destroy --yes"] {
+        let ran = bin.run(&fake, &format!("{command} --timeout 1"));
+        assert_eq!(ran.code, 1, "{command}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with("error[DAEMON_SILENT]: the daemon of "), "{}", ran.stderr);
+        let next = match command {
+            "dev destroy --yes" => "\nnext: ployzctl dev destroy --force ".to_owned(),
+            _ => format!("\nnext: kill -9 {pid}; ployzctl "),
+        };
+        assert!(ran.stderr.contains(&next), "{command}: {}", ran.stderr);
+        let again = command.trim_end_matches("--yes");
+        assert!(ran.stderr.contains(again), "it is what was wanted: {}", ran.stderr);
+        assert!(daemon.try_wait().unwrap().is_none(), "{command}: nobody asked for its end");
+    }
+    let ran = bin.run(&fake, "dev destroy --yes --force --timeout 1");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("process {pid}, is killed\n")), "{}", ran.stderr);
+    assert_eq!(daemon.wait().unwrap().signal(), Some(9));
+    assert!(!bin.data().exists());
+}
+
+#[test]
+fn a_daemon_that_has_lost_its_socket_is_named_with_the_way_out() {
+    let bin = Bin::new("exit 2");
+    let fake = Fake::away();
+    let (mut daemon, mut record) = locked(&bin, &fake);
+    let (pid, lock) = (daemon.id(), bin.data().join("ployzd.lock"));
+    let ran = bin.run(&fake, "dev up");
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("error[DAEMON_UNREACHABLE]: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("\nnext: kill {pid}; ployzctl ")), "{}", ran.stderr);
+    assert!(daemon.try_wait().unwrap().is_none(), "nobody asked for its end");
+
+    // Of another program the pid is nobody's.
+    record["program"] = json!("/bin/another");
+    std::fs::write(&lock, record.to_string()).unwrap();
+    let ran = bin.run(&fake, "dev up");
+    assert!(ran.stderr.starts_with("error[DAEMON_ENDED]: "), "{}", ran.stderr);
+    daemon.kill().unwrap();
+    daemon.wait().unwrap();
+}
+
+#[test]
+fn the_records_of_what_still_runs_are_not_removed_even_by_force() {
+    let bin = Bin::new("exit 2");
+    let sidecars = bin.data().join("sidecars");
+    std::fs::create_dir_all(&sidecars).unwrap();
+    std::fs::write(bin.data().join("ployzd.toml"), "").unwrap();
+    let (mut sidecar, record) = recorded();
+    std::fs::write(sidecars.join("nats.json"), record.to_string()).unwrap();
+    let ran = bin.run(&Fake::away(), "dev destroy --force --yes");
+    assert_eq!(ran.code, 3, "{}", ran.stderr);
+    assert!(ran.stderr.contains("error[STILL_RUNNING]: "), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("\nnext: kill {}; ", sidecar.id())), "{}", ran.stderr);
+    assert!(sidecars.join("nats.json").exists());
+
+    sidecar.kill().unwrap();
+    sidecar.wait().unwrap();
+    let ran = bin.run(&Fake::away(), "dev destroy --force --yes");
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(!bin.data().exists());
+}
+
+#[test]
+fn the_second_of_two_at_once_waits_and_finds_what_the_first_has_started() {
+    let bin = Bin::new("exit 1");
+    let fake = daemon(bin.data().join("started"));
+    std::fs::create_dir(bin.data()).unwrap();
+    let first = std::fs::File::open(bin.data()).unwrap();
+    first.lock().unwrap();
+    let mut second = Command::new(bin.dir.path().join("ployzctl"));
+    second.args(["dev", "up"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    second.env("PLOYZ_SOCKET", fake.socket()).env("PLOYZ_DATA_DIR", bin.data());
+    let mut second = second.spawn().unwrap();
+    let mut said = BufReader::new(second.stderr.take().unwrap()).lines();
+    assert!(said.next().unwrap().unwrap().starts_with("another ployzctl "));
+    std::fs::write(bin.data().join("started"), "").unwrap();
+    drop(first);
+    assert_eq!(said.next().unwrap().unwrap(), "the daemon runs already");
+    assert!(second.wait().unwrap().success());
+}
+
+#[test]
+fn what_is_no_socket_is_said_to_be_none_and_not_proposed_to_a_daemon() {
+    let ran = Bin::new("exit 1").run(&Fake::away(), "--socket /dev/null status");
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("error[NOT_A_SOCKET]: "), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("next: ls -ld /dev/null\n"), "{}", ran.stderr);
 }
 
 #[test]
