@@ -25,7 +25,8 @@ pub(super) async fn submit(
             StatusCode::SERVICE_UNAVAILABLE,
             "DAEMON_STOPPED",
             "the daemon is about to end",
-        ));
+        )
+        .next("ployzctl dev up"));
     };
     let lines = futures::stream::unfold(events, |mut events| async {
         let event = events.recv().await?;

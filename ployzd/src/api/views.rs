@@ -296,17 +296,20 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
         add("instances", result);
     }
     if let Some(facts) = unfinished {
-        let left: Vec<_> = facts
-            .operations
-            .values()
-            .filter(|op| !op.value.phase.is_final())
-            .map(|op| format!("{} ({}, {})", op.value.id, op.value.summary, op.value.phase))
-            .collect();
-        let running = api.driver.running().await.len();
-        let result = if left.len() <= running {
-            Ok(format!("{running} running, none left behind"))
+        let left: Vec<_> =
+            facts.operations.values().map(|op| &op.value).filter(|op| !op.phase.is_final()).collect();
+        let running = api.driver.running().await;
+        let behind = left.iter().find(|op| !running.contains(&op.id));
+        let next = behind.map_or_else(String::new, |op| match op.phase {
+            Phase::CleanupPending => format!("ployzctl op resume {}", op.id),
+            _ => format!("ployzctl op resume {0}, or ployzctl op abort {0}", op.id),
+        });
+        let result = if behind.is_none() {
+            Ok(format!("{} running, none left behind", running.len()))
         } else {
-            Err((left.join(", "), "ployzctl op resume ID"))
+            let told: Vec<_> =
+                left.iter().map(|op| format!("{} ({}, {})", op.id, op.summary, op.phase)).collect();
+            Err((told.join(", "), next.as_str()))
         };
         add("operations", result);
     }

@@ -33,7 +33,7 @@ impl Planner<'_> {
                 let message = format!(
                     "service {name} shall have {count} instances; {MAX_REPLICAS} are the most"
                 );
-                return Err(ErrorBody::new("OUT_OF_RANGE", message));
+                return Err(self.too_much("OUT_OF_RANGE", message));
             }
         }
         let services = self.target.services.iter().map(|(name, t)| (name.clone(), t.spec.clone()));
@@ -44,9 +44,18 @@ impl Planner<'_> {
             Some(violation) => {
                 let hint = violation.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 let message = format!("{}{hint}", violation.message);
-                Err(ErrorBody::new(violation.code.as_str(), message))
+                Err(self.too_much(violation.code.as_str(), message))
             }
         }
+    }
+
+    /// What there is now shows what can be left out.
+    fn too_much(&self, code: &str, message: String) -> ErrorBody {
+        let next = match self.facts.head {
+            Some(_) => format!("ployzctl namespace inspect {}", self.namespace),
+            None => "ployzctl validate".to_owned(),
+        };
+        ErrorBody::new(code, message).next(next)
     }
 
     /// What only the finished plan shows.
@@ -57,7 +66,7 @@ impl Planner<'_> {
             let message = format!(
                 "the commit would take {size} bytes; {MAX_COMMIT_BYTES} are the limit: {split}"
             );
-            return Err(ErrorBody::new("COMMIT_TOO_LARGE", message));
+            return Err(self.too_much("COMMIT_TOO_LARGE", message));
         }
         let claims = plan.commit.claims.len() + plan.commit.releases.len();
         let slots = slots.new.len() + slots.old.len();
@@ -67,7 +76,7 @@ impl Planner<'_> {
                 let message = format!(
                     "the operation changes {count} {what}; {most} can be written at once: {split}"
                 );
-                return Err(ErrorBody::new("TOO_MANY_WRITES", message));
+                return Err(self.too_much("TOO_MANY_WRITES", message));
             }
         }
         let size = bytes(plan).saturating_add(bytes(self.request));
@@ -75,7 +84,7 @@ impl Planner<'_> {
             let message = format!(
                 "request and plan take {size} bytes; {MAX_RECORD_BYTES} can be recorded: {split}"
             );
-            return Err(ErrorBody::new("OPERATION_TOO_LARGE", message));
+            return Err(self.too_much("OPERATION_TOO_LARGE", message));
         }
         Ok(())
     }

@@ -372,7 +372,7 @@ impl<'a> Planner<'a> {
         let host = spec.workload.network == Network::Host;
         let (address, ports) = addresses.draw(record, host, &spec.ports).ok_or_else(|| {
             let message = format!("machine {machine} has no free address for {service}");
-            ErrorBody::new("NO_ADDRESS", message)
+            ErrorBody::new("NO_ADDRESS", message).next("ployzctl ps")
         })?;
         let name = format!("{service}-{slot}-{}", self.operation.short());
         Ok(InstanceSpec {
@@ -411,7 +411,7 @@ impl<'a> Planner<'a> {
                         "service {} wants image {image}; machine {machine} runs plain processes, which have no images",
                         placed.service
                     );
-                    return Err(ErrorBody::new("UNSUPPORTED", message));
+                    return Err(ErrorBody::new("UNSUPPORTED", message).next("ployzctl status"));
                 }
             } else if !seen.facts.images_present.contains(image) {
                 let message = format!(

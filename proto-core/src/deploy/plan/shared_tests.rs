@@ -98,7 +98,10 @@ impl World {
         let plan = match self.plan(request) {
             Planned::Plan(plan) => *plan,
             Planned::AlreadyDone { .. } => return Err("ALREADY_DONE".to_owned()),
-            Planned::Refused(error) => return Err(error.code),
+            Planned::Refused(error) => {
+                assert!(error.next.is_some(), "a refusal names the next command: {error:?}");
+                return Err(error.code);
+            }
         };
         for step in plan.steps.iter().chain(&plan.cleanup) {
             let instances = &mut self.seen.get_mut(&step.machine).unwrap().instances;

@@ -66,7 +66,8 @@ pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target
                     let message = format!(
                         "{namespace}/{name} has one instance on each machine; it cannot be scaled"
                     );
-                    return Err(ErrorBody::new("NOT_SCALABLE", message));
+                    let next = format!("ployzctl deploy show {namespace}");
+                    return Err(ErrorBody::new("NOT_SCALABLE", message).next(next));
                 }
                 service.spec.placement.replicas = Replicas::Count(*count);
                 service.stopped = false;
