@@ -84,6 +84,7 @@ async fn summaries(api: &Api, prefix: Key) -> Result<Vec<OperationSummary>, Fail
     let entries = api.read(vec![prefix]).await?;
     let facts = Facts::parse(&entries).map_err(|error| {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
+            .next("ployzctl doctor")
     })?;
     let running = api.driver.running().await;
     let summary = |op: proto_core::store::Versioned<proto_core::coordination::OperationRecord>| {

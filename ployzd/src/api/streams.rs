@@ -26,8 +26,13 @@ fn runtime_failure(error: &RuntimeError) -> Failure {
         RuntimeError::NoSuchInstance { .. } => {
             Failure::not_found("NO_SUCH_INSTANCE", error.to_string()).next("ployzctl ps")
         }
-        _ => Failure::new(StatusCode::BAD_GATEWAY, "RUNTIME_ERROR", error.to_string()),
+        _ => Failure(StatusCode::BAD_GATEWAY, broken(&error)),
     }
+}
+
+/// What the runtime says while output is read.
+fn broken(error: &impl std::fmt::Display) -> ErrorBody {
+    ErrorBody::new("RUNTIME_ERROR", error.to_string()).next("ployzctl doctor")
 }
 
 fn name(stream: OutputStream) -> String {
@@ -51,7 +56,7 @@ pub(super) async fn logs(
             stream: name(read.stream),
             text: read.text,
         }),
-        Err(error) => line(&ErrorBody::new("RUNTIME_ERROR", error.to_string())),
+        Err(error) => line(&broken(&error)),
     })))
 }
 
@@ -69,13 +74,13 @@ pub(super) async fn exec(
             stream: name(stream),
             text: String::from_utf8_lossy(&bytes).into_owned(),
         }),
-        Err(error) => line(&ErrorBody::new("RUNTIME_ERROR", error.to_string())),
+        Err(error) => line(&broken(&error)),
     });
     let exit = exec.exit;
     let exited = futures::stream::once(async move {
         match exit.await {
             Ok(code) => line(&ExecEvent::Exited { code }),
-            Err(error) => line(&ErrorBody::new("RUNTIME_ERROR", error.to_string())),
+            Err(error) => line(&broken(&error)),
         }
     });
     Ok(ndjson(output.chain(exited)))

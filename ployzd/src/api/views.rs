@@ -11,6 +11,7 @@ use proto_core::api::views::{
     CommitView, DoctorCheck, InstanceRow, InstancesView, LeaseView, NamespaceView, SilentMachine,
     StatusView, StoreView,
 };
+use proto_core::coordination::Phase;
 use proto_core::coordination::command::{Command, CommandBody, CommandReply, MachineObservation};
 use proto_core::deploy::plan::MIN_DISK_FREE;
 use proto_core::deploy::spec::Manifest;
@@ -123,6 +124,7 @@ async fn facts(api: &Api, namespace: &Namespace) -> Result<Facts, Failure> {
     let entries = api.read(vec![Key::namespace(namespace)]).await?;
     let facts = Facts::parse(&entries).map_err(|error| {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
+            .next("ployzctl doctor")
     })?;
     if facts.head.is_none() {
         let message = format!("there is no namespace {namespace}");
@@ -177,6 +179,7 @@ pub(super) async fn instances(
     let machines = Facts::parse(&entries)
         .map_err(|error| {
             Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
+                .next("ployzctl doctor")
         })?
         .machines;
     let committed: BTreeSet<_> = by_namespace(&entries)
@@ -296,20 +299,19 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
         add("instances", result);
     }
     if let Some(facts) = unfinished {
-        let left: Vec<_> =
-            facts.operations.values().map(|op| &op.value).filter(|op| !op.phase.is_final()).collect();
         let running = api.driver.running().await;
-        let behind = left.iter().find(|op| !running.contains(&op.id));
-        let next = behind.map_or_else(String::new, |op| match op.phase {
+        let unfinished = facts.operations.values().map(|op| &op.value);
+        let behind: Vec<_> =
+            unfinished.filter(|op| !op.phase.is_final() && !running.contains(&op.id)).collect();
+        let next = behind.first().map_or_else(String::new, |op| match op.phase {
             Phase::CleanupPending => format!("ployzctl op resume {}", op.id),
             _ => format!("ployzctl op resume {0}, or ployzctl op abort {0}", op.id),
         });
-        let result = if behind.is_none() {
+        let result = if behind.is_empty() {
             Ok(format!("{} running, none left behind", running.len()))
         } else {
-            let told: Vec<_> =
-                left.iter().map(|op| format!("{} ({}, {})", op.id, op.summary, op.phase)).collect();
-            Err((told.join(", "), next.as_str()))
+            let told = behind.iter().map(|op| format!("{} ({}, {})", op.id, op.summary, op.phase));
+            Err((told.collect::<Vec<_>>().join(", "), next.as_str()))
         };
         add("operations", result);
     }

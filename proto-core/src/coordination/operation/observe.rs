@@ -193,7 +193,8 @@ impl Operation {
                         .then(|| "it is of another operation".to_owned());
                     if let Some(flaw) = other.or_else(|| plan.flaw()) {
                         let message = format!("the plan of operation {id} cannot be run: {flaw}");
-                        return self.refuse(ErrorBody::new("FACT_UNREADABLE", message));
+                        let error = ErrorBody::new("FACT_UNREADABLE", message);
+                        return self.refuse(error.next(format!("ployzctl op show {id}")));
                     }
                     self.plan = Some(plan);
                     self.take_adopted(found, wall);

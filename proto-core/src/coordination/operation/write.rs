@@ -646,8 +646,10 @@ impl Operation {
         let Scope::Namespace(namespace) = self.scope();
         self.recorded_plan().commit.claims.keys().find_map(|key| {
             let there = self.facts.claims.get(key).filter(|there| is_taken(there, namespace))?;
-            let message = format!("{key} was claimed by namespace {}", there.value.namespace);
-            Some(ErrorBody::new("CLAIM_TAKEN", message))
+            let by = &there.value.namespace;
+            let message = format!("{key} was claimed by namespace {by}");
+            let next = format!("ployzctl namespace inspect {by}");
+            Some(ErrorBody::new("CLAIM_TAKEN", message).next(next))
         })
     }
 
