@@ -8,6 +8,9 @@ use serde_json::Value;
 /// The socket of the command line. Set once, before anything is shown.
 static SOCKET: OnceLock<PathBuf> = OnceLock::new();
 
+/// Commands that ask no daemon.
+const ALONE: [&str; 2] = ["validate", "completions"];
+
 /// From here on every next command names this socket.
 pub(crate) fn name_socket(socket: &Path) {
     // Whoever set it first was the command line too.
@@ -56,7 +59,10 @@ fn with_socket(command: &str, socket: &Path) -> String {
     let mut rest = command;
     while let Some(at) = rest.find(PROGRAM) {
         let starts = rest[..at].chars().next_back().is_none_or(char::is_whitespace);
-        let found = if starts && !rest[at..].starts_with(&named) { &option } else { PROGRAM };
+        let then = rest[at + PROGRAM.len()..].split_whitespace().next();
+        let asks = !then.is_some_and(|command| ALONE.contains(&command));
+        let found =
+            if starts && asks && !rest[at..].starts_with(&named) { &option } else { PROGRAM };
         out += &rest[..at];
         out += found;
         rest = &rest[at + PROGRAM.len()..];
@@ -84,8 +90,12 @@ mod tests {
             told("ployzctl op resume 1, or ployzctl op abort 1"),
             "ployzctl --socket /s/a op resume 1, or ployzctl --socket /s/a op abort 1"
         );
-        for as_it_is in ["df -h, on machine m", "sudo ployzctl --socket /s/b status", "xployzctl a"]
-        {
+        for as_it_is in [
+            "df -h, on machine m",
+            "ployzctl validate -f a",
+            "sudo ployzctl --socket /s/b status",
+            "xployzctl a",
+        ] {
             assert_eq!(told(as_it_is), as_it_is);
         }
         assert_eq!(

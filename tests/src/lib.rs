@@ -5,3 +5,5 @@ pub mod conformance;
 pub mod docker;
 pub mod lab;
 pub mod nats_server;
+
+mod ports;

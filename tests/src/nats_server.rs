@@ -1,4 +1,4 @@
-//! A private nats-server: a real process with generated credentials on a random loopback port, in a directory of its own.
+//! A private nats-server: a real process with generated credentials on a loopback port of its own, in a directory of its own.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use anyhow::{Context as _, bail};
 use io_adapters::nats::server::{ServerConfig, Users, render};
 use io_adapters::nats::{Bus, Credentials, Link, Store};
 use proto_core::id::MachineId;
+
+use crate::ports;
 
 const READY: Duration = Duration::from_secs(20);
 
@@ -61,7 +63,7 @@ impl TestNats {
     fn new() -> anyhow::Result<Self> {
         let nats = Self {
             directory: tempfile::Builder::new().prefix("ployz-nats-").tempdir()?,
-            port: std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port(),
+            port: ports::free::<1>()?[0],
             child: None,
             participant: Credentials::generate(),
             coordinator: Credentials::generate(),

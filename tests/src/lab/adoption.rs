@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::survival::signal;
 use super::{Cluster, Extent, Lab, Report};
+use crate::ports;
 
 /// Each part of an identity: its name in the record, its name in the event, and one sidecar for the short form.
 const PARTS: [(&str, &str, &str); 5] = [
@@ -138,7 +139,7 @@ async fn processes(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, Process
 async fn by_hand(cluster: &mut Cluster, report: &mut Report) -> anyhow::Result<()> {
     let path = cluster.directory.join("ployzd.toml");
     let change = Change { sidecar: "gateway", part: "configuration" };
-    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let [port] = ports::free()?;
     let old = format!("127.0.0.1:{}", cluster.gateway);
     cluster.gateway = port;
     change.only(cluster, report, |_| replace(&path, &old, &format!("127.0.0.1:{port}"))).await?;

@@ -18,6 +18,7 @@ use super::cluster::{Cluster, HOST, manifest};
 use super::ctl::{Call, Said};
 use super::survival::signal;
 use super::{Lab, get_through};
+use crate::ports;
 
 /// The user `nobody`.
 const NOBODY: u32 = 65_534;
@@ -81,8 +82,8 @@ async fn manifests(lab: &mut Lab<'_>) -> anyhow::Result<()> {
 
 /// A port of the machine that a stranger listens on, then one that another namespace has.
 async fn ports(lab: &mut Lab<'_>) -> anyhow::Result<()> {
-    let stranger = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    let port = stranger.local_addr()?.port();
+    let [port] = ports::free()?;
+    let stranger = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
     let before = lab.cluster.operations().await?;
     write(lab.cluster, "port.toml", "lab", on_port(lab.cluster, "port", port))?;
     let said = lab.cluster.ctl().run("deploy -f port.toml").await?;

@@ -5,7 +5,6 @@ use std::ffi::OsString;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
@@ -26,6 +25,7 @@ use proto_core::span::Span;
 use super::client::Api;
 use super::ctl::Ctl;
 use super::{Parts, RuntimeParts};
+use crate::ports;
 
 /// Where the workload is reached.
 pub const HOST: &str = "web.lab.test";
@@ -64,7 +64,7 @@ impl Cluster {
     ///
     /// If it is not ready within half a minute.
     pub async fn start_in(parts: &Parts, directory: PathBuf) -> anyhow::Result<Self> {
-        let [gateway, dns, nats] = free_ports()?;
+        let [gateway, dns, nats] = ports::free()?;
         let mut command = Command::new(&parts.ployzd);
         command.args(["init", "--name", "lab", "--data-dir"]).arg(&directory);
         command.args(["--gateway-listen", &format!("127.0.0.1:{gateway}")]);
@@ -72,14 +72,14 @@ impl Cluster {
         command.args(["--nats-port", &nats.to_string()]);
         match &parts.runtime {
             RuntimeParts::Process => {
-                let first = instance_ports();
-                let range = format!("{first}-{}", first + PORTS - 1);
+                let first = ports::range(ports::cluster());
+                let range = format!("{first}-{}", first + ports::RANGE - 1);
                 command.args(["--runtime", "process", "--ports", &range]);
             }
             RuntimeParts::Docker { socket, .. } => {
                 command.args(["--runtime", "docker", "--docker-socket"]).arg(socket);
-                let number = instance_ports();
-                let subnet = format!("10.{}.{}.0", 102 + number % 100, number / 100 % 250);
+                let number = ports::cluster();
+                let subnet = format!("10.{}.{}.0", 102 + number / 250, number % 250);
                 command.args(["--subnet", &subnet]);
             }
         }
@@ -529,29 +529,6 @@ fn kill_all_of(directory: &Path) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(found)
-}
-
-const PORTS: u16 = 60;
-
-/// The first port of a range that no other cluster of this process has, and hardly one of another.
-fn instance_ports() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    // Below the ports that the kernel gives out by itself.
-    let seed = (std::process::id() % 300) as u16;
-    12_000 + (seed.wrapping_mul(7).wrapping_add(number) % 300) * PORTS
-}
-
-/// Ports that nobody listens on just now.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
-    let mut ports = [0; N];
-    let mut kept = Vec::new();
-    for port in &mut ports {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        *port = listener.local_addr()?.port();
-        kept.push(listener);
-    }
-    Ok(ports)
 }
 
 /// Where a program is: beside this one, or one directory up (tests are in `deps`).
