@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use proto_core::runtime::{InstanceSpec, Network};
+use proto_core::runtime::InstanceSpec;
 
 /// Where commands are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -12,30 +12,6 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 pub(super) struct User {
     pub(super) uid: u32,
     pub(super) gid: u32,
-}
-
-/// What this runtime cannot give, if the spec asks for it: nothing is left out in silence.
-pub(super) fn unsupported(spec: &InstanceSpec) -> Option<String> {
-    let workload = &spec.workload;
-    let what = if !matches!(workload.image.as_str(), "" | "host") {
-        return Some(format!(
-            "the process runtime runs commands of the host: the image must be empty or \"host\", not {:?}",
-            workload.image
-        ));
-    } else if workload.cpu_limit_millis.is_some() {
-        "a CPU limit"
-    } else if workload.memory_limit_bytes.is_some() {
-        "a memory limit"
-    } else if !workload.cap_add.is_empty() || !workload.cap_drop.is_empty() {
-        "changed capabilities"
-    } else if !workload.publish.is_empty() {
-        "published ports: a process listens on the machine itself"
-    } else if workload.network == Network::None {
-        "network \"none\""
-    } else {
-        return None;
-    };
-    Some(format!("the process runtime does not support {what}"))
 }
 
 /// The command.

@@ -42,6 +42,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use proto_core::Outcome;
 use proto_core::id::{InstanceName, Namespace};
+use proto_core::runtime::process::unsupported;
 use proto_core::runtime::{
     InstanceSpec, InstanceState, ObservedInstance, Probe, RuntimeError, RuntimeFacts, RuntimeReply,
     RuntimeRequest,
@@ -219,13 +220,11 @@ impl Processes {
     }
 
     async fn create(&self, spec: InstanceSpec) -> Result<RuntimeReply, RuntimeError> {
-        if let Some(what) = environment::unsupported(&spec) {
-            return Err(other(&what));
+        // The planner has refused it; a spec may come from elsewhere.
+        if let Some(what) = unsupported(&spec.workload).first() {
+            return Err(other(&format!("the process runtime cannot give {what}")));
         }
         let cannot = |detail: String| RuntimeError::CannotRun { detail };
-        if environment::argv(&spec).next().is_none() {
-            return Err(cannot("there is no command".to_owned()));
-        }
         let user =
             environment::user(spec.workload.user.as_deref().unwrap_or_default()).map_err(cannot)?;
         let name = spec.name.clone();

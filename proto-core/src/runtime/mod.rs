@@ -4,6 +4,7 @@
 //! Every request names its instance, says the same thing however often it is sent, and changes nothing that does
 //! not carry the label `ployz.instance`.
 
+pub mod process;
 mod readiness;
 
 use std::collections::BTreeMap;
@@ -51,7 +52,7 @@ impl InstanceSpec {
 /// The part of a service that an instance is made from; two services with equal workloads need no new instances.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workload {
-    /// Image reference; in the process runtime empty, or a directory with a root of files.
+    /// Image reference; in the process runtime empty or `host`.
     pub image: String,
     /// Replaces the image's entry point if not empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -32,6 +32,7 @@ pub(super) async fn all(mut lab: Lab<'_>) -> anyhow::Result<()> {
     manifests(&mut lab).await?;
     ports(&mut lab).await?;
     routes(&mut lab).await?;
+    processes(&mut lab).await?;
     sockets(&mut lab).await?;
     two_at_once(&mut lab).await?;
     pressed_twice(&mut lab).await?;
@@ -131,6 +132,27 @@ async fn routes(lab: &mut Lab<'_>) -> anyhow::Result<()> {
     let said = lab.cluster.ctl().run("namespace rm other --yes").await?;
     ensure!(said.code == Some(0), "the other namespace: {}", said.in_short());
     Ok(())
+}
+
+/// What only a container can have, on a machine that runs plain processes: refused before anything changes, in a preview too.
+async fn processes(lab: &mut Lab<'_>) -> anyhow::Result<()> {
+    if lab.cluster.uses_images() {
+        return Ok(());
+    }
+    let before = lab.cluster.operations().await?;
+    let mut service = lab.cluster.service("contained", 1);
+    service.rollout.strategy = Strategy::Recreate;
+    service.workload.publish = [(8080, "http".to_owned())].into();
+    service.workload.memory_limit_bytes = Some(64 << 20);
+    write(lab.cluster, "contained.toml", "lab", service)?;
+    for command in ["deploy -f contained.toml", "deploy preview -f contained.toml"] {
+        let said = lab.cluster.ctl().run(command).await?;
+        let told =
+            said.told(3, "UNSUPPORTED", &["service web ", "`publish`", "`resources.memory`"]);
+        let what = format!("bad-input: what a process cannot have: {command}");
+        lab.report.check(&what, told, said.in_short());
+    }
+    unchanged(lab, "what a process cannot have", &before).await
 }
 
 /// No daemon, and one that this user may not ask.

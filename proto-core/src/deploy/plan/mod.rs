@@ -27,7 +27,9 @@ use crate::coordination::command::MachineObservation;
 use crate::coordination::plan::{Baseline, Plan, PlannedCommit};
 use crate::digest::Digest;
 use crate::id::{InstanceName, MachineId, Namespace, OperationId, ServiceName};
-use crate::runtime::{InstanceSpec, InstanceState, Network, ObservedInstance, RestartPolicy};
+use crate::runtime::{
+    InstanceSpec, InstanceState, Network, ObservedInstance, RestartPolicy, Workload, process,
+};
 use crate::store::facts::{Claim, Commit, CommittedInstance, CommittedService, VERSION};
 use crate::store::{Facts, Key};
 use crate::time::UnixTime;
@@ -404,23 +406,7 @@ impl<'a> Planner<'a> {
                 let next = format!("df -h, on machine {machine}");
                 return Err(ErrorBody::new("DISK_FULL", message).next(next));
             }
-            let image = &spec.workload.image;
-            if seen.runtime == "process" {
-                if !(image.is_empty() || image == "host") {
-                    let message = format!(
-                        "service {} wants image {image}; machine {machine} runs plain processes, which have no images",
-                        placed.service
-                    );
-                    return Err(ErrorBody::new("UNSUPPORTED", message).next("ployzctl status"));
-                }
-            } else if !seen.facts.images_present.contains(image) {
-                let message = format!(
-                    "image {image} of service {} is not on machine {machine}",
-                    placed.service
-                );
-                let next = format!("docker pull {image}, or docker load, on machine {machine}");
-                return Err(ErrorBody::new("IMAGE_MISSING", message).next(next));
-            }
+            check_workload(&placed.service, &spec.workload, machine, seen)?;
             for port in placement::machine_ports(&self.target.services[&placed.service].spec) {
                 // A port that a namespace has claimed is in use by it: this one keeps it, of another one the claims say whose it is.
                 let claim = self.facts.claims.get(&Key::port(machine, port));
@@ -505,6 +491,37 @@ impl<'a> Planner<'a> {
         }
         Ok(claims)
     }
+}
+
+/// Whether the machine's runtime can make it, and has its image.
+fn check_workload(
+    service: &ServiceName,
+    workload: &Workload,
+    machine: &MachineId,
+    seen: &MachineObservation,
+) -> Result<(), ErrorBody> {
+    let unsupported =
+        |message: String| Err(ErrorBody::new("UNSUPPORTED", message).next("ployzctl status"));
+    let image = &workload.image;
+    if seen.runtime == "process" {
+        let asked: Vec<_> =
+            process::unsupported(workload).iter().map(ToString::to_string).collect();
+        if !asked.is_empty() {
+            return unsupported(format!(
+                "service {service} wants what machine {machine}, which runs plain processes, cannot give: {}",
+                asked.join("; ")
+            ));
+        }
+    } else if image.is_empty() {
+        return unsupported(format!(
+            "service {service} has no `image`; machine {machine} runs containers, which are made from one"
+        ));
+    } else if !seen.facts.images_present.contains(image) {
+        let message = format!("image {image} of service {service} is not on machine {machine}");
+        let next = format!("docker pull {image}, or docker load, on machine {machine}");
+        return Err(ErrorBody::new("IMAGE_MISSING", message).next(next));
+    }
+    Ok(())
 }
 
 /// The facts that a plan is made against.

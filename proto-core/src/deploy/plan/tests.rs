@@ -299,3 +299,43 @@ fn a_stopped_service_keeps_its_spec_and_has_no_instances() {
     let restart = OperationRequest::Restart { namespace, service };
     assert_eq!(count(&cluster.apply(&restart), "start-"), 2);
 }
+
+#[test]
+fn what_a_process_cannot_have_is_refused_in_the_plan_by_its_key() {
+    let mut cluster = Cluster::new();
+    cluster.seen.get_mut(&machine()).unwrap().runtime = "process".to_owned();
+    let base = "namespace = \"a\"\n[[services]]\nname = \"w\"\nports = { http = 80 }\n";
+    let deploy = |lines: &str| OperationRequest::Deploy {
+        manifest: parse(&format!("{base}{lines}"), Format::Toml, "test.toml").unwrap(),
+    };
+    cluster.expect_plan(&deploy("command = [\"serve\"]"));
+    cluster.expect_plan(&deploy(
+        "image = \"host\"\ncommand = [\"serve\"]\nuser = \"nobody\"\nnetwork = \"host\"\nrollout = { strategy = \"recreate\" }\nresources = { reservations = { cpu = \"100m\", memory = \"64MiB\" } }",
+    ));
+    let publish = "publish = [{ port = \"http\", machine_port = 80 }]";
+    for (key, line) in [
+        ("`image`", "image = \"app:v1\""),
+        ("`command`", "image = \"host\""),
+        ("`resources.cpu`", "resources = { cpu = \"500m\" }"),
+        ("`resources.memory`", "resources = { memory = \"64MiB\" }"),
+        ("`publish`", publish),
+        ("`cap_add`", "cap_add = [\"NET_ADMIN\"]"),
+        ("`cap_drop`", "cap_drop = [\"ALL\"]"),
+    ] {
+        let command = if key == "`command`" { "" } else { "command = [\"serve\"]\n" };
+        let request = deploy(&format!("{command}{line}"));
+        let Planned::Refused(error) = cluster.plan(&request) else { panic!("{key} is planned") };
+        assert_eq!(error.code, "UNSUPPORTED");
+        assert_eq!(error.next.as_deref(), Some("ployzctl status"));
+        for word in ["service w ", "machine m1", key] {
+            assert!(error.message.contains(word), "{word}: {}", error.message);
+        }
+    }
+    // All of them at once, so that nobody mends them one by one.
+    let two = deploy(&format!("command = [\"serve\"]\ncap_drop = [\"ALL\"]\n{publish}"));
+    let Planned::Refused(error) = cluster.plan(&two) else { panic!("planned") };
+    assert!(error.message.contains("`publish`") && error.message.contains("`cap_drop`"));
+    // And the other way round: a container is made from an image.
+    let containers = Cluster::new();
+    assert_eq!(containers.refusal(&deploy("command = [\"serve\"]")), "UNSUPPORTED");
+}
