@@ -66,7 +66,7 @@ async fn manifests(lab: &mut Lab<'_>) -> anyhow::Result<()> {
             0 => format!("bad.toml:{line}:"),
             column => format!("bad.toml:{line}:{column}: "),
         };
-        let told = said.told(2, code, &[&place, "ployzctl validate -f bad.toml"]);
+        let told = said.told(2, code, &[&place, "validate -f bad.toml"]);
         lab.report.check(&format!("bad-input: a manifest with {what}"), told, said.in_short());
     }
     let said = lab.cluster.ctl().run("deploy -f bad.toml --json").await?;

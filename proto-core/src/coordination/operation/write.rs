@@ -30,6 +30,8 @@ const RELEASED_TTL: Span = Span::from_secs(1);
 const ADDRESSES_TTL: Span = Span::from_secs(3600);
 /// How many revisions are written in one batch.
 const REVISIONS_A_BATCH: usize = 200;
+/// The most lifecycle facts in the batch that ends an operation: the store takes 900 writes, two are lease and record.
+const FACTS_A_BATCH: usize = 898;
 
 /// A batch that is on its way.
 #[derive(Debug)]
@@ -399,8 +401,8 @@ impl Operation {
                 ttl: gone.then_some(RECORD_TTL),
             }
         };
-        // A batch has room for 900; what more there would be is told by the commit itself.
-        started.chain(removed).map(fact).take(800).collect()
+        // No planner makes more; a plan that came from elsewhere must not fail at its end, and the commit tells what these do.
+        started.chain(removed).map(fact).take(FACTS_A_BATCH).collect()
     }
 
     pub(super) fn write_done(&mut self, now: Time, wall: UnixTime, outcome: StoreOutcome) {

@@ -6,12 +6,14 @@ use crate::coordination::plan::Plan;
 use crate::deploy::manifest::Code;
 use crate::deploy::spec::{Manifest, Replicas};
 use crate::deploy::validate::{MAX_COMMIT_BYTES, validate};
+use crate::id::ServiceName;
 
 /// The most instances of a counted service.
 pub(super) const MAX_REPLICAS: u32 = 1000;
 /// The most writes of a batch: the store takes 900.
 pub(super) const MAX_WRITES: usize = 900;
-/// Writes of a batch besides claims and lifecycle facts: commit, allocation, head, lease, record.
+/// Writes of the commit's batch besides claims: commit, head, allocation, lease, record. The batch that ends an operation has lease and
+/// record besides its lifecycle facts, one for each slot that was filled or emptied.
 pub(super) const OTHER_WRITES: usize = 5;
 /// The largest plan and request together, in bytes of JSON. Their record must fit into one message of the store, 2 MiB, also
 /// when notes and an error with its log lines are added. A command to a machine holds one spec, which is below
@@ -68,9 +70,9 @@ impl Planner<'_> {
             );
             return Err(self.too_much("COMMIT_TOO_LARGE", message));
         }
-        let claims = plan.commit.claims.len() + plan.commit.releases.len();
-        let slots = slots.new.len() + slots.old.len();
-        for (what, count) in [("claims", claims), ("instances", slots)] {
+        for (what, count) in
+            [("claims", self.changed_claims(plan)), ("slots", self.changed_slots(plan, slots))]
+        {
             if count + OTHER_WRITES > MAX_WRITES {
                 let most = MAX_WRITES - OTHER_WRITES;
                 let message = format!(
@@ -87,5 +89,24 @@ impl Planner<'_> {
             return Err(self.too_much("OPERATION_TOO_LARGE", message));
         }
         Ok(())
+    }
+
+    /// What the namespace has already is not written again.
+    fn changed_claims(&self, plan: &Plan) -> usize {
+        let there = |key| self.facts.claims.get(key).map(|there| &there.value);
+        let written = plan.commit.claims.iter().filter(|(key, claim)| there(key) != Some(*claim));
+        written.count() + plan.commit.releases.len()
+    }
+
+    /// A slot whose instance is replaced is written once.
+    fn changed_slots(&self, plan: &Plan, slots: &Slots) -> usize {
+        let stays = |service: &ServiceName, slot: &u32| {
+            let committed = plan.commit.commit.services.get(service);
+            committed.is_some_and(|committed| committed.slots.contains_key(slot))
+        };
+        let now = self.facts.head_commit().into_iter().flat_map(|head| &head.services);
+        let emptied = now
+            .flat_map(|(service, now)| now.slots.keys().filter(move |slot| !stays(service, slot)));
+        slots.new.len() + emptied.count()
     }
 }

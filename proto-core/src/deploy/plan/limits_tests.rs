@@ -57,8 +57,17 @@ fn instances_are_changed_as_many_as_one_batch_can_write() {
     assert_eq!(code(beyond), "TOO_MANY_WRITES");
     let beyond = world().apply(&deploy([("w".to_owned(), replicas(MAX_REPLICAS + 1))]));
     assert_eq!(code(beyond), "OUT_OF_RANGE");
-    // What goes counts like what comes.
+    // A slot whose instance is replaced is written once.
     let mut world = world();
+    let labelled = |text: &str| {
+        let mut spec = replicas(most);
+        spec.workload.labels.insert("l".to_owned(), text.to_owned());
+        deploy([("w".to_owned(), spec)])
+    };
+    world.apply(&labelled("a")).unwrap();
+    world.apply(&labelled("b")).unwrap();
+    // What goes counts like what comes.
+    let mut world = self::world();
     world.apply(&deploy([("w".to_owned(), replicas(most / 2))])).unwrap();
     world.apply(&deploy([("x".to_owned(), replicas(most / 2))])).unwrap();
     let beyond = world.apply(&deploy([("w".to_owned(), replicas(most / 2 + 2))]));
@@ -78,8 +87,15 @@ fn claims_are_changed_as_many_as_one_batch_can_write() {
         }];
         deploy([("w".to_owned(), spec)])
     };
-    world().apply(&with_hosts(MAX_WRITES - OTHER_WRITES)).unwrap();
-    assert_eq!(code(world().apply(&with_hosts(MAX_WRITES - OTHER_WRITES + 1))), "TOO_MANY_WRITES");
+    let mut world = world();
+    let most = MAX_WRITES - OTHER_WRITES;
+    world.apply(&with_hosts(most)).unwrap();
+    // What is held already is not written again; what is given up is.
+    world.apply(&with_hosts(most / 2)).unwrap();
+    world.apply(&with_hosts(most)).unwrap();
+    assert_eq!(code(self::world().apply(&with_hosts(most + 1))), "TOO_MANY_WRITES");
+    // Beyond what one deploy can take, two can.
+    world.apply(&with_hosts(most + 1)).unwrap();
 }
 
 #[test]
@@ -191,4 +207,33 @@ fn a_plan_that_no_planner_made_is_told_from_one_that_it_made() {
     let last = circle.steps.last().unwrap().id.clone();
     circle.steps[0].after = vec![last];
     assert!(circle.flaw().unwrap_or_default().contains("never comes"));
+}
+
+/// Five hundred services as people write them: an image, a little environment, a route, a readiness check.
+#[test]
+fn every_service_of_the_largest_manifest_can_be_changed_at_once() {
+    let all = |version: &str| {
+        let services = (0..MAX_SERVICES).map(|n| {
+            let text = format!(
+                r#"
+                namespace = "a"
+                [[services]]
+                name = "service-{n}"
+                image = "app:{version}"
+                env = {{ DATABASE_URL = "postgres://app@db.example/app-{n}", LOG = "info" }}
+                ports = {{ http = 8080 }}
+                routes = [{{ hostnames = ["service-{n}.example"] }}]
+                readiness = {{ http = {{ path = "/health", port = "http" }} }}
+                "#
+            );
+            let manifest = parse(&text, Format::Toml, "test.toml").unwrap();
+            let (name, spec) = manifest.services.into_iter().next().unwrap();
+            (name.to_string(), spec)
+        });
+        deploy(services)
+    };
+    let mut world = world();
+    world.apply(&all("v1")).unwrap();
+    let plan = world.apply(&all("v2")).unwrap();
+    assert!(bytes(&plan) + bytes(&all("v2")) <= MAX_RECORD_BYTES);
 }
