@@ -112,7 +112,7 @@ fn missing(head: &CommitView, seen: &InstancesView) -> Vec<Missing> {
             .find(|row| row.machine == wanted.machine && row.instance.spec.name == wanted.instance);
         let state = match row {
             Some(row) if row.instance.state == InstanceState::Running => return None,
-            Some(row) => state(row.instance.state),
+            Some(row) => state(&row.instance),
             None if seen.answered.contains(&wanted.machine) => "not there".to_owned(),
             None => "unknown: its machine does not answer".to_owned(),
         };

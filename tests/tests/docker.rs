@@ -254,7 +254,8 @@ async fn a_crash_loop_shows_as_restarting_and_counts_and_can_be_stopped() {
     let spec = world.spec("loop-0-cc", 10, &["sh", "-c", "exit 3"]);
     assert_eq!(world.create(&spec).await, Ok(RuntimeReply::Done));
     let restarting = |seen: &ObservedInstance| seen.state == InstanceState::Restarting;
-    world.until(&spec, |seen| restarting(seen) && seen.restarts >= 2).await;
+    let seen = world.until(&spec, |seen| restarting(seen) && seen.restarts >= 2).await;
+    assert_eq!(seen.last_exit, Some(3));
     world.stop(&spec).await;
     world.until(&spec, |seen| matches!(seen.state, InstanceState::Exited { .. })).await;
 }

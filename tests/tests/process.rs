@@ -350,23 +350,24 @@ async fn the_workload_survives_the_sigkill_of_its_launcher_and_of_the_launchers_
     kill(&workload);
     let again = world.until(&spec, |seen| seen.restarts == 1 && seen.pid.is_some()).await;
     assert_ne!(again.pid, Some(workload.pid));
+    assert_eq!(again.last_exit, Some(128 + 9), "it is not forgotten while it runs");
     assert_eq!(world.identity(&spec, "supervisor"), supervisor);
 }
 
 #[tokio::test]
 async fn each_restart_policy_does_what_it_says_with_growing_pauses() {
     let world = World::new();
-    let always = spec("always-0", "exit 0");
+    let always = spec("always-0", "exit 5");
     let begun = Instant::now();
     assert_eq!(world.create(&always).await, Ok(RuntimeReply::Done));
     world.until(&always, |seen| seen.restarts >= 3).await;
     // 100, 200 and 400 ms.
     assert!(begun.elapsed() >= Duration::from_millis(700), "{:?}", begun.elapsed());
     let seen = world.until(&always, |seen| seen.state == InstanceState::Restarting).await;
-    assert_eq!(seen.pid, None);
+    assert_eq!((seen.pid, seen.last_exit), (None, Some(5)));
     world.stop(&always, Span::from_secs(1)).await;
     let stopped = world.inspect(&always).await.expect("it is there");
-    assert_eq!(stopped.state, InstanceState::Exited { code: 0 });
+    assert_eq!(stopped.state, InstanceState::Exited { code: 5 });
 
     let mut failing = spec("failing-0", "[ -e done ] && exit 0; touch done; exit 9");
     failing.workload.restart = RestartPolicy::OnFailure;

@@ -37,6 +37,7 @@ pub(super) fn instance(container: &ContainerInspectResponse) -> Answer<ObservedI
         started_at: state.started_at.as_deref().and_then(time),
         pid: state.pid.and_then(|pid| u32::try_from(pid).ok()).filter(|&pid| pid != 0),
         restarts: u32::try_from(container.restart_count.unwrap_or(0)).unwrap_or(0),
+        last_exit: (state_now == InstanceState::Restarting).then_some(code),
     })
 }
 

@@ -498,7 +498,7 @@ impl Processes {
 }
 
 fn observe(place: &Place, spec: InstanceSpec) -> Result<ObservedInstance, RuntimeError> {
-    let Some(State { supervisor, phase, workload, started_at, restarts }) =
+    let Some(State { supervisor, phase, workload, started_at, restarts, last_exit }) =
         place.state().map_err(|e| reason(&e))?
     else {
         let (started_at, pid, restarts) = (None, None, 0);
@@ -508,6 +508,7 @@ fn observe(place: &Place, spec: InstanceSpec) -> Result<ObservedInstance, Runtim
             started_at,
             pid,
             restarts,
+            last_exit: None,
         });
     };
     let runs = match &workload {
@@ -526,7 +527,7 @@ fn observe(place: &Place, spec: InstanceSpec) -> Result<ObservedInstance, Runtim
         Phase::Restarting | Phase::Running => InstanceState::Exited { code: UNSEEN },
     };
     let pid = workload.filter(|_| runs).map(|workload| workload.pid);
-    Ok(ObservedInstance { spec, state, started_at, pid, restarts })
+    Ok(ObservedInstance { spec, state, started_at, pid, restarts, last_exit })
 }
 
 fn supervised(place: &Place) -> Result<bool, RuntimeError> {

@@ -38,6 +38,9 @@ pub(super) struct State {
     pub(super) workload: Option<ProcessIdentity>,
     pub(super) started_at: Option<UnixTime>,
     pub(super) restarts: u32,
+    /// How it last ended by itself and was not left alone; also what older supervisors did not write.
+    #[serde(default)]
+    pub(super) last_exit: Option<i32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -76,7 +76,7 @@ fn run(place: Place, resume: bool) -> io::Result<()> {
         pause: FIRST_PAUSE,
         restarts: 0,
         started_at: None,
-        code: UNSEEN,
+        last_exit: None,
         // It may have changed before a poke could be heard.
         poked: true,
         spec,
@@ -118,8 +118,8 @@ struct Supervisor {
     pause: Duration,
     restarts: u32,
     started_at: Option<UnixTime>,
-    /// The exit code that was seen last.
-    code: i32,
+    /// How it last ended, if it was started again since or will be.
+    last_exit: Option<i32>,
     /// What is wanted may have changed.
     poked: bool,
 }
@@ -145,10 +145,12 @@ impl Supervisor {
     fn resume(&mut self, state: State) -> io::Result<Now> {
         self.restarts = state.restarts;
         self.started_at = state.started_at;
+        self.last_exit = state.last_exit;
         let Some(identity) = state.workload else {
             return Ok(Now::Pausing { until: Instant::now() });
         };
         let Some(process) = handle(&identity)? else {
+            self.last_exit = Some(UNSEEN);
             return Ok(self.pausing());
         };
         self.record(Phase::Running, Some(&identity))?;
@@ -222,7 +224,7 @@ impl Supervisor {
         }
         match now {
             Now::Pausing { .. } => {
-                self.note(Phase::Exited(self.code));
+                self.note(Phase::Exited(self.last_exit.unwrap_or(UNSEEN)));
                 Ok(None)
             }
             Now::Running(mut running) => {
@@ -273,7 +275,6 @@ impl Supervisor {
 
     /// What the restart policy says to an end by itself.
     fn after(&mut self, code: i32, uptime: Duration) -> Option<Now> {
-        self.code = code;
         let again = match self.spec.workload.restart {
             RestartPolicy::Always => true,
             RestartPolicy::OnFailure => code != 0,
@@ -283,6 +284,7 @@ impl Supervisor {
             self.note(Phase::Exited(code));
             return None;
         }
+        self.last_exit = Some(code);
         if uptime >= WELL {
             self.pause = FIRST_PAUSE;
         }
@@ -373,6 +375,7 @@ impl Supervisor {
             workload: workload.cloned(),
             started_at: self.started_at,
             restarts: self.restarts,
+            last_exit: self.last_exit,
         })
     }
 }

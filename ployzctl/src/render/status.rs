@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use proto_core::api::views::{DoctorCheck, InstancesView, NamespaceView, StatusView};
-use proto_core::runtime::InstanceState;
+use proto_core::runtime::{InstanceState, ObservedInstance, exit_in_words};
 
 use super::ago;
 use crate::out::table;
@@ -81,11 +81,7 @@ pub(crate) fn instances(view: &InstancesView) -> String {
             format!("{}/{}/{}", spec.namespace, spec.service, spec.slot),
             spec.name.to_string(),
             row.machine.to_string(),
-            if row.committed {
-                state(seen.state)
-            } else {
-                format!("{}, not committed", state(seen.state))
-            },
+            if row.committed { state(seen) } else { format!("{}, not committed", state(seen)) },
             seen.restarts.to_string(),
             format!("{} {}", spec.address, ports.join(" ")),
             spec.workload.image.clone(),
@@ -107,13 +103,16 @@ pub(crate) fn instances(view: &InstancesView) -> String {
     out
 }
 
-/// An instance's state in a word or two.
-pub(crate) fn state(state: InstanceState) -> String {
-    match state {
+/// An instance's state in a few words.
+pub(crate) fn state(seen: &ObservedInstance) -> String {
+    match seen.state {
         InstanceState::Created => "created".to_owned(),
         InstanceState::Running => "running".to_owned(),
-        InstanceState::Restarting => "restarting".to_owned(),
-        InstanceState::Exited { code } => format!("exited {code}"),
+        InstanceState::Restarting => match seen.last_exit {
+            Some(code) => format!("restarting, exited {}", exit_in_words(code)),
+            None => "restarting".to_owned(),
+        },
+        InstanceState::Exited { code } => format!("exited {}", exit_in_words(code)),
     }
 }
 

@@ -137,6 +137,7 @@ pub(crate) fn row(slot: u32, committed: bool, state: InstanceState) -> InstanceR
         started_at: None,
         pid: Some(42),
         restarts: 1,
+        last_exit: None,
     };
     InstanceRow { machine: machine(), instance, committed }
 }

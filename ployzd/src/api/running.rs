@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto_core::id::{InstanceName, MachineId};
-use proto_core::runtime::InstanceState;
+use proto_core::runtime::{InstanceState, ObservedInstance, exit_in_words};
 use proto_core::span::Span;
 use proto_core::store::facts::Commit;
 
@@ -13,7 +13,7 @@ use super::views::ask;
 /// How many instances a check names before it only counts.
 const NAMED: usize = 5;
 
-type Seen = Result<BTreeMap<InstanceName, InstanceState>, String>;
+type Seen = Result<BTreeMap<InstanceName, ObservedInstance>, String>;
 
 /// What the machines that heads name said.
 pub(super) struct Running(BTreeMap<MachineId, Seen>);
@@ -30,7 +30,7 @@ impl Running {
         let said = machines.iter().map(|machine| ask(api, machine, None, within));
         let said = futures::future::join_all(said).await.into_iter().map(|said| {
             let rows = said?.instances.into_iter();
-            Ok(rows.map(|instance| (instance.spec.name, instance.state)).collect())
+            Ok(rows.map(|instance| (instance.spec.name.clone(), instance)).collect())
         });
         Self(machines.iter().cloned().zip(said).collect())
     }
@@ -57,12 +57,10 @@ impl Running {
                     let place = format!("{}/{name}", commit.namespace);
                     let (told, command) = match self.lacks(&at.machine, &at.instance) {
                         Lacks::Nothing => continue,
-                        Lacks::Runs(Some(InstanceState::Restarting)) => {
-                            ("restarting".to_owned(), format!("ployzctl logs {place}"))
+                        Lacks::Runs(Some(seen)) if seen.state == InstanceState::Restarting => {
+                            (in_words(Some(seen)), format!("ployzctl logs {place}"))
                         }
-                        Lacks::Runs(state) => {
-                            (in_words(state), format!("ployzctl restart {place}"))
-                        }
+                        Lacks::Runs(seen) => (in_words(seen), format!("ployzctl restart {place}")),
                         Lacks::Answer(why) => {
                             (format!("not known: {why}"), "ployzctl events".to_owned())
                         }
@@ -85,8 +83,8 @@ impl Running {
     fn lacks(&self, machine: &MachineId, instance: &InstanceName) -> Lacks<'_> {
         match self.0.get(machine) {
             Some(Ok(seen)) => match seen.get(instance) {
-                Some(InstanceState::Running) => Lacks::Nothing,
-                other => Lacks::Runs(other.copied()),
+                Some(seen) if seen.state == InstanceState::Running => Lacks::Nothing,
+                other => Lacks::Runs(other),
             },
             Some(Err(why)) => Lacks::Answer(why),
             None => Lacks::Answer("its machine was not asked"),
@@ -98,17 +96,20 @@ impl Running {
 enum Lacks<'a> {
     Nothing,
     /// It does not run; `None`: there is none.
-    Runs(Option<InstanceState>),
+    Runs(Option<&'a ObservedInstance>),
     /// Its machine did not say.
     Answer(&'a str),
 }
 
-fn in_words(state: Option<InstanceState>) -> String {
-    match state {
-        None => "is not there".to_owned(),
-        Some(InstanceState::Exited { code }) => format!("exited {code}"),
-        Some(InstanceState::Created) => "was never started".to_owned(),
-        Some(InstanceState::Restarting) => "restarting".to_owned(),
-        Some(InstanceState::Running) => "running".to_owned(),
+fn in_words(seen: Option<&ObservedInstance>) -> String {
+    let Some(seen) = seen else { return "is not there".to_owned() };
+    match seen.state {
+        InstanceState::Exited { code } => format!("exited {}", exit_in_words(code)),
+        InstanceState::Created => "was never started".to_owned(),
+        InstanceState::Restarting => match seen.last_exit {
+            Some(code) => format!("restarting, exited {}", exit_in_words(code)),
+            None => "restarting".to_owned(),
+        },
+        InstanceState::Running => "running".to_owned(),
     }
 }

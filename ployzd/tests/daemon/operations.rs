@@ -1,6 +1,10 @@
 //! Operations of a real daemon.
 
+use std::time::{Duration, Instant};
+
 use proto_core::api::OperationResult;
+use proto_core::api::views::InstancesView;
+use proto_core::runtime::InstanceState;
 use proto_core::store::Key;
 use rustix::process::Signal;
 use serde_json::json;
@@ -53,6 +57,40 @@ fn an_operation_that_ended_is_told_in_a_sentence_with_the_next_command() {
         error.message
     );
     assert_eq!(told["message"], sentence);
+}
+
+#[test]
+fn an_instance_that_keeps_exiting_is_told_with_its_real_exit_code() {
+    let Some(nats_server) = nats_server() else { return };
+    let mut machine = Machine::found(&nats_server);
+    machine.start().wait("daemon", "READY");
+    let done = machine.deploy(&crashing("sleep 2; exit 3"));
+    assert!(matches!(done, OperationResult::Committed { commit: 1, .. }), "{done:?}");
+    let until = Instant::now() + Duration::from_secs(30);
+    let seen = loop {
+        let seen = machine.answer("GET", "/v1/instances", "");
+        let seen: InstancesView = serde_json::from_str(&seen).unwrap();
+        let [row] = &seen.rows[..] else { panic!("{seen:?}") };
+        if row.instance.state == InstanceState::Restarting {
+            break row.instance.clone();
+        }
+        assert!(Instant::now() < until, "{row:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    let codes = [("exit 3", "code 3"), ("kill -9 $$", "code 137 (signal 9)")];
+    let told = codes.map(|(script, code)| (code, machine.deploy(&crashing(script))));
+    machine.take_down();
+    assert_eq!(seen.last_exit, Some(3));
+    for (code, failed) in told {
+        let OperationResult::Aborted { error, .. } = &failed else { panic!("{failed:?}") };
+        assert_eq!(error.code, "INSTANCE_EXITED");
+        assert!(error.message.contains(&format!(" exited with {code}")), "{error:?}");
+    }
+}
+
+/// A service whose instances run this, and are started again whenever it ends.
+fn crashing(script: &str) -> String {
+    SLEEPER.replace(r#"["sleep", "1000"]"#, &format!(r#"["sh", "-c", "{script}"]"#))
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Action;
 use crate::id::{Epoch, MachineId, Namespace, OperationId, StepId};
-use crate::runtime::{ObservedInstance, RuntimeError, RuntimeFacts};
+use crate::runtime::{ObservedInstance, RuntimeError, RuntimeFacts, exit_in_words};
 use crate::span::Span;
 use crate::store::{Revision, Scope};
 
@@ -107,12 +107,13 @@ pub enum StepFailure {
         error: RuntimeError,
     },
     /// It ended before it was ready.
-    #[error("{instance} exited with code {code}{}", restarted(*restarts))]
+    #[error("{instance} exited{}{}", with(*code), restarted(*restarts))]
     Exited {
         /// The instance.
         instance: crate::id::InstanceName,
-        /// Its exit code.
-        code: i32,
+        /// Its exit code, 128 + n for signal n; `None`: it runs again, and the runtime does not tell how it ended before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        code: Option<i32>,
         /// How often the runtime had started it again.
         restarts: u32,
         /// Its last log lines.
@@ -136,6 +137,12 @@ pub enum StepFailure {
         /// Who has it.
         by: crate::id::InstanceName,
     },
+}
+
+fn with(code: Option<i32>) -> String {
+    code.map_or(", how is not known".to_owned(), |code| {
+        format!(" with code {}", exit_in_words(code))
+    })
 }
 
 fn restarted(restarts: u32) -> String {

@@ -241,6 +241,33 @@ pub struct ObservedInstance {
     pub pid: Option<u32>,
     /// How often the runtime started it again.
     pub restarts: u32,
+    /// The exit code with which it last ended by itself before the runtime started it again, or will; 128 + n for signal n. `None`: it never
+    /// did, or the runtime does not know it (Docker forgets it at the start).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<i32>,
+}
+
+impl ObservedInstance {
+    /// The exit code with which it ended last, if that is known.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<i32> {
+        match self.state {
+            InstanceState::Exited { code } => Some(code),
+            InstanceState::Created | InstanceState::Running | InstanceState::Restarting => {
+                self.last_exit
+            }
+        }
+    }
+}
+
+/// An exit code, with the signal that it stands for: `3`, `137 (signal 9)`.
+#[must_use]
+pub fn exit_in_words(code: i32) -> String {
+    match code - 128 {
+        // The highest number of a signal.
+        signal @ 1..=64 => format!("{code} (signal {signal})"),
+        _ => code.to_string(),
+    }
 }
 
 /// What an instance does.

@@ -16,6 +16,8 @@ use proto_core::time::{Time, UnixTime};
 
 /// How long after its start an instance that exits at once has exited.
 const EXIT_AFTER: Duration = Duration::from_millis(50);
+/// The exit code of an instance that exits by itself and was not made to.
+const EXITED: i32 = 1;
 /// Between an exit and the runtime's next start of the instance.
 const RESTART_PAUSE: Duration = Duration::from_millis(400);
 
@@ -140,7 +142,20 @@ impl Instance {
             started_at: self.started.map(|_| self.wall),
             pid: (state == InstanceState::Running).then_some(4242),
             restarts,
+            last_exit: self.last_exit(state, restarts),
         }
+    }
+
+    fn last_exit(&self, state: InstanceState, restarts: u32) -> Option<i32> {
+        let ended = match state {
+            InstanceState::Running => restarts > 0,
+            InstanceState::Restarting => true,
+            InstanceState::Created | InstanceState::Exited { .. } => false,
+        };
+        ended.then(|| match Behaviour::of(&self.spec.workload.image) {
+            Behaviour::Exits(code) => code,
+            _ => EXITED,
+        })
     }
 }
 
@@ -216,7 +231,7 @@ impl Runtime {
             && there.started.is_some()
         {
             if there.spec.workload.restart == RestartPolicy::No {
-                (there.started, there.stopped) = (None, Some(1));
+                (there.started, there.stopped) = (None, Some(EXITED));
             } else {
                 there.restarts += 1;
                 (there.started, there.wall) = (Some(now + RESTART_PAUSE), wall);

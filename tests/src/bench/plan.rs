@@ -141,6 +141,7 @@ impl World {
                     started_at: None,
                     pid: Some(1),
                     restarts: 0,
+                    last_exit: None,
                 }),
                 Action::Remove { instance, .. } => {
                     seen.instances.retain(|i| i.spec.name != instance);

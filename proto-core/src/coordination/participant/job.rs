@@ -19,6 +19,10 @@ use crate::time::Time;
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
 /// How long an instance without a readiness probe must run to count as ready.
 const STILL_RUNNING: Duration = Duration::from_secs(1);
+/// How often an instance that was started again is looked at for its exit code, where only its pauses show it.
+const CODE_LOOKS: u32 = 20;
+/// Between two of these looks.
+const CODE_PAUSE: Duration = Duration::from_millis(100);
 /// How many of its last log lines a failure carries.
 const LOG_TAIL: u32 = 20;
 /// How often a change with a lost answer is settled and looked at again before the sender is told that nobody knows.
@@ -50,6 +54,8 @@ pub(super) struct Job {
     pub(super) wake_at: Option<Time>,
     /// How many probes failed after the start period.
     pub(super) probe_failures: u32,
+    /// How often an exit code was looked for in vain.
+    pub(super) code_looks: u32,
 }
 
 /// What a job does, and how far it is.
@@ -110,6 +116,7 @@ impl Job {
             needs_version: None,
             wake_at: None,
             probe_failures: 0,
+            code_looks: 0,
         };
         match body {
             CommandBody::Observe { namespace, images, ports } => {
@@ -142,6 +149,7 @@ impl Job {
             needs_version: None,
             wake_at: None,
             probe_failures: 0,
+            code_looks: 0,
         }
     }
 
@@ -464,7 +472,13 @@ impl Participant {
                 self.finish(now, id, Some(reply));
             }
             Some(seen) if seen.state != InstanceState::Running || seen.restarts > 0 => {
-                let code = if let InstanceState::Exited { code } = seen.state { code } else { -1 };
+                let code = seen.exit_code();
+                let runs = seen.state == InstanceState::Running;
+                if code.is_none() && runs && job.code_looks < CODE_LOOKS {
+                    job.code_looks += 1;
+                    job.wake_at = Some(now + CODE_PAUSE);
+                    return;
+                }
                 let failure = StepFailure::Exited {
                     instance,
                     code,

@@ -72,6 +72,7 @@ fn probes_have_a_pause_between_them_even_if_a_plan_says_none() {
         started_at: None,
         pid: Some(1),
         restarts: 0,
+        last_exit: None,
     };
     let refused = Err("connection refused".to_owned());
     for completion in [

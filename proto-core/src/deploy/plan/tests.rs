@@ -83,6 +83,7 @@ impl Cluster {
                     started_at: None,
                     pid: Some(1),
                     restarts: 0,
+                    last_exit: None,
                 }),
                 Action::Remove { instance, .. } => instances.retain(|i| i.spec.name != *instance),
                 _ => {}

@@ -155,7 +155,7 @@ fn a_step_that_a_machine_fails_is_not_tried_again_and_aborts_with_the_log_of_the
     let instance = bench.plan().steps[0].action.changes().unwrap().clone();
     let logs = vec!["cannot bind".to_owned(), "bye".to_owned()];
     bench.said();
-    let failure = StepFailure::Exited { instance, code: 1, restarts: 0, logs: logs.clone() };
+    let failure = StepFailure::Exited { instance, code: Some(1), restarts: 0, logs: logs.clone() };
     bench.fail("ready-web-0", failure);
     assert_eq!(bench.said(), ["ready-web-0-new failed INSTANCE_EXITED"]);
     let abort = bench.batch();

@@ -116,6 +116,7 @@ impl Given {
                 started_at: None,
                 pid: Some(1),
                 restarts: 0,
+                last_exit: None,
             });
         }
         for (digest, spec) in &plan.commit.revisions {

@@ -3,7 +3,7 @@
 use super::super::*;
 use crate::coordination::plan::Action;
 use crate::digest::Digest;
-use crate::runtime::RuntimeReply;
+use crate::runtime::{InstanceState, RuntimeReply};
 use crate::span::Span;
 use crate::store::Scope;
 
@@ -67,13 +67,28 @@ fn entry(revision: u64) -> JournalEntry {
     }
 }
 
+/// An instance that keeps exiting, as it is in this state.
+fn crashing(state: InstanceState, last_exit: Option<i32>) -> RuntimeReply {
+    let RuntimeReply::Instance(Some(mut seen)) = instance(true) else { unreachable!() };
+    (seen.state, seen.restarts, seen.last_exit) = (state, 2, last_exit);
+    RuntimeReply::Instance(Some(seen))
+}
+
+fn await_ready(revision: u64) -> Command {
+    let (instance, address) = (spec().name, spec().address);
+    let action = Action::AwaitReady { instance, address, port: 80, readiness: None };
+    let (scope, epoch, step) = (blog(), epoch(revision), "ready-web-0".parse().unwrap());
+    command(CommandBody::Perform { scope, epoch, step, action, commit: None })
+}
+
 fn instance(running: bool) -> RuntimeReply {
     RuntimeReply::Instance(running.then(|| crate::runtime::ObservedInstance {
         spec: spec(),
-        state: crate::runtime::InstanceState::Running,
+        state: InstanceState::Running,
         started_at: None,
         pid: Some(1),
         restarts: 0,
+        last_exit: None,
     }))
 }
 
@@ -104,6 +119,7 @@ impl Bench {
             EffectKind::Persist(_) => "persist",
             EffectKind::Runtime(RuntimeRequest::Inspect { .. }) => "inspect",
             EffectKind::Runtime(RuntimeRequest::List { .. }) => "list",
+            EffectKind::Runtime(RuntimeRequest::Logs { .. }) => "logs",
             EffectKind::Runtime(RuntimeRequest::Create { .. }) => "create",
             EffectKind::Runtime(RuntimeRequest::Settle { .. }) => "settle",
             other => panic!("not expected here: {other:?}"),
@@ -140,6 +156,77 @@ impl Bench {
 
 fn done() -> CommandReply {
     CommandReply::Done { note: None }
+}
+
+#[test]
+fn an_instance_that_waits_for_its_restart_fails_with_the_code_of_its_last_exit() {
+    let says = |state, last_exit| {
+        let mut bench = Bench::new(FenceFile::default());
+        bench.command(1, await_ready(5));
+        bench.written();
+        bench.runtime("inspect", Outcome::Ok(crashing(state, last_exit)));
+        bench.runtime("logs", Outcome::Ok(RuntimeReply::Logs(vec!["no config".to_owned()])));
+        let [(1, CommandReply::Failed(failure))] = &bench.answers[..] else { panic!("not failed") };
+        assert_eq!(failure.logs(), ["no config"]);
+        failure.to_string()
+    };
+    let (restarting, exited) = (InstanceState::Restarting, InstanceState::Exited { code: 4 });
+    assert_eq!(says(restarting, Some(3)), "web-0 exited with code 3 (after 2 restarts)");
+    let killed = "web-0 exited with code 137 (signal 9) (after 2 restarts)";
+    assert_eq!(says(InstanceState::Running, Some(137)), killed);
+    assert_eq!(says(exited, Some(3)), "web-0 exited with code 4 (after 2 restarts)");
+    // An older runtime's record.
+    assert_eq!(says(restarting, None), "web-0 exited, how is not known (after 2 restarts)");
+}
+
+#[test]
+fn a_code_that_shows_only_between_two_runs_is_looked_for_and_not_for_ever() {
+    let look = |bench: &mut Bench, state, last_exit| {
+        let at = bench.participant.poll_timeout().expect("it is looked at again");
+        bench.participant.timeout(at);
+        bench.drain();
+        bench.runtime("inspect", Outcome::Ok(crashing(state, last_exit)));
+    };
+    let begun = || {
+        let mut bench = Bench::new(FenceFile::default());
+        bench.command(1, await_ready(5));
+        bench.written();
+        bench.runtime("inspect", Outcome::Ok(crashing(InstanceState::Running, None)));
+        assert_eq!(bench.out(), [""; 0]);
+        bench
+    };
+    let logs = || Outcome::Ok(RuntimeReply::Logs(Vec::new()));
+    let mut bench = begun();
+    look(&mut bench, InstanceState::Restarting, Some(3));
+    bench.runtime("logs", logs());
+    let [(1, CommandReply::Failed(failure))] = &bench.answers[..] else { panic!("not failed") };
+    assert_eq!(failure.to_string(), "web-0 exited with code 3 (after 2 restarts)");
+
+    let mut bench = begun();
+    let mut looks = 1;
+    while bench.out().is_empty() {
+        look(&mut bench, InstanceState::Running, None);
+        looks += 1;
+    }
+    assert_eq!(looks, 21);
+    bench.runtime("logs", logs());
+    let [(1, CommandReply::Failed(failure))] = &bench.answers[..] else { panic!("not failed") };
+    assert_eq!(failure.to_string(), "web-0 exited, how is not known (after 2 restarts)");
+}
+
+#[test]
+fn what_was_recorded_before_exit_codes_were_kept_is_still_read() {
+    let RuntimeReply::Instance(Some(seen)) = instance(true) else { unreachable!() };
+    let mut old = serde_json::to_value(&seen).unwrap();
+    assert_eq!(old.get("last_exit"), None);
+    old["state"] = serde_json::json!({"state": "restarting"});
+    let read: crate::runtime::ObservedInstance = serde_json::from_value(old).unwrap();
+    assert_eq!((read.state, read.exit_code()), (InstanceState::Restarting, None));
+    let failure: crate::coordination::command::StepFailure = serde_json::from_value(
+        serde_json::json!({"failure": "exited", "instance": "web-0", "code": 1, "restarts": 0, "logs": []}),
+    )
+    .unwrap();
+    assert_eq!(failure.to_string(), "web-0 exited with code 1");
 }
 
 #[test]
