@@ -20,8 +20,23 @@ pub(super) const OTHER_WRITES: usize = 5;
 /// [`MAX_COMMIT_BYTES`], so it is within the bus's 1 MiB.
 pub(super) const MAX_RECORD_BYTES: usize = 1664 * 1024;
 
+/// How long the JSON of a value is; it is not kept.
 fn bytes(value: &impl serde::Serialize) -> usize {
-    serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, value).map_or(usize::MAX, |()| length.0)
+}
+
+struct Length(usize);
+
+impl std::io::Write for Length {
+    fn write(&mut self, piece: &[u8]) -> std::io::Result<usize> {
+        self.0 += piece.len();
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 impl Planner<'_> {
