@@ -20,6 +20,10 @@
 //! | `BACKEND_UNREACHABLE` | 502 | no instance takes a connection |
 //! | `BACKEND_FAILED` | 502 | the connection broke, or the answer was no HTTP |
 //! | `BACKEND_TIMEOUT` | 504 | no answer in time |
+//! | `BAD_REQUEST` | 400 | no host, or a body that is not framed as it says |
+//! | `METHOD_NOT_ALLOWED` | 405 | `CONNECT` |
+//!
+//! What pingora cannot read as a head of HTTP it answers itself, with 400 and no body, before it asks anything of this module.
 
 mod balance;
 mod proxy;
@@ -30,7 +34,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora_core::protocols::GetSocketDigest;
 use pingora_core::protocols::l4::stream::Stream;
 use pingora_core::protocols::{SocketDigest, l4::socket};
@@ -210,8 +214,12 @@ impl Gateway {
             std::time::Duration::ZERO,
         ));
         let routes = Arc::new(Routes::default());
-        let proxy =
-            Arc::new(http_proxy(&self.server_conf(), Proxy::new(routes.clone(), &self.config)));
+        let mut proxy = http_proxy(&self.server_conf(), Proxy::new(routes.clone(), &self.config));
+        // Refused by ourselves, with an answer that says why: pingora's own has no body.
+        let mut options = HttpServerOptions::default();
+        options.allow_connect_method_proxying = true;
+        proxy.server_options = Some(options);
+        let proxy = Arc::new(proxy);
         let under_way = routes.under_way.clone();
         let listen = self.addresses.iter().map(ToString::to_string).collect();
         let (status, watcher) =

@@ -63,6 +63,20 @@ impl Proxy {
 
     /// Where a request goes by the table that is in force now.
     fn route(&self, request: &RequestHeader) -> Result<(Arc<Routing>, Arc<Target>), Refusal> {
+        if request.method == Method::CONNECT {
+            return Err(Refusal {
+                status: StatusCode::METHOD_NOT_ALLOWED,
+                code: "METHOD_NOT_ALLOWED",
+                message: "the gateway makes no tunnels: it takes no CONNECT".to_owned(),
+            });
+        }
+        if host(request).is_none() {
+            return Err(Refusal {
+                status: StatusCode::BAD_REQUEST,
+                code: "BAD_REQUEST",
+                message: "the request names no host".to_owned(),
+            });
+        }
         let Some(routing) = self.routes.current() else {
             return Err(Refusal {
                 status: StatusCode::SERVICE_UNAVAILABLE,
@@ -79,9 +93,13 @@ impl Proxy {
 
 /// Where a request goes by this table.
 fn find(routing: &Routing, request: &RequestHeader) -> std::result::Result<Arc<Target>, RouteMiss> {
+    routing.table.resolve(host(request).unwrap_or_default(), request.uri.path()).cloned()
+}
+
+/// Whom the request is for. `None`: it does not say, or not in letters that a name can have.
+fn host(request: &RequestHeader) -> Option<&str> {
     let host = request.uri.authority().map(http::uri::Authority::as_str);
-    let host = host.or_else(|| request.headers.get(HOST)?.to_str().ok()).unwrap_or("");
-    routing.table.resolve(host, request.uri.path()).cloned()
+    host.or_else(|| request.headers.get(HOST)?.to_str().ok()).filter(|host| !host.is_empty())
 }
 
 impl Proxy {

@@ -2,12 +2,14 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `asked` | body, query and path of a request, and the answer to a mistake in them |
 //! | `operations` | submitting, watching, cancelling, listing operations |
 //! | `views` | questions about facts and machines |
 //! | `streams` | logs, exec, events |
 //! | `running` | which instances of the heads run |
 //! | `stopped` | the instances of this machine at its daemon's end, and their start afterwards |
 
+mod asked;
 mod operations;
 mod running;
 mod stopped;
@@ -22,12 +24,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use axum::Json;
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use proto_core::Outcome;
-use proto_core::api::ErrorBody;
 pub use proto_core::api::views::ShutdownRequest as Shutdown;
+use proto_core::api::{ErrorBody, requests};
 use proto_core::id::{InstanceName, MachineId, Namespace};
 use proto_core::store::{Entry, Key, StoreReply, StoreRequest};
 use tokio::net::UnixListener;
@@ -78,16 +81,22 @@ pub struct Api {
 struct Failure(StatusCode, ErrorBody);
 
 impl Failure {
-    fn new(status: StatusCode, code: &str, message: impl Into<String>) -> Self {
-        Self(status, ErrorBody::new(code, message))
+    /// With the next command to type.
+    fn new(status: StatusCode, code: &str, message: impl Into<String>, next: &str) -> Self {
+        Self(status, ErrorBody::new(code, message).next(next))
     }
 
-    fn not_found(code: &str, message: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, code, message)
+    fn not_found(code: &str, message: impl Into<String>, next: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message, next)
     }
 
-    fn next(self, command: &str) -> Self {
-        Self(self.0, self.1.next(command))
+    fn unreadable(error: &impl std::fmt::Display) -> Self {
+        let (status, message) = (StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+        Self::new(status, "FACT_UNREADABLE", message, "ployzctl doctor")
+    }
+
+    fn invalid_name(error: &impl std::fmt::Display, next: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string(), next)
     }
 }
 
@@ -162,7 +171,9 @@ where
     let router = endpoints()
         .into_iter()
         .fold(Router::new(), |router, (_, path, answers)| router.route(path, answers))
-        .fallback(|| async { Failure::not_found("NO_SUCH_ENDPOINT", "there is no such endpoint") })
+        .fallback(asked::no_such_endpoint)
+        .method_not_allowed_fallback(asked::method_not_allowed)
+        .layer(DefaultBodyLimit::max(requests::MAX_BYTES))
         .with_state(api);
     if let Err(error) = axum::serve(listener, router).await {
         tracing::error!(%error, "the API ended");
@@ -171,7 +182,7 @@ where
 
 async fn shutdown(
     axum::extract::State(api): axum::extract::State<Arc<Api>>,
-    Json(request): Json<Shutdown>,
+    asked::Body(request): asked::Body<Shutdown>,
 ) -> Answer<serde_json::Value> {
     // One is enough: the daemon ends with the first.
     let _ = api.stop.try_send(request);
@@ -197,8 +208,8 @@ impl Api {
                     Outcome::Failed(error) => error.to_string(),
                     _ => "a read was not answered".to_owned(),
                 };
-                let failure = Failure::new(StatusCode::SERVICE_UNAVAILABLE, "STORE_AWAY", detail);
-                Err(failure.next("ployzctl doctor"))
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Err(Failure::new(status, "STORE_AWAY", detail, "ployzctl doctor"))
             }
         }
     }
@@ -206,13 +217,11 @@ impl Api {
 
 /// A name from a path or query.
 fn namespace(text: &str) -> Result<Namespace, Failure> {
-    Namespace::new(text)
-        .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string()))
+    Namespace::new(text).map_err(|error| Failure::invalid_name(&error, "ployzctl namespace ls"))
 }
 
 fn instance(text: &str) -> Result<InstanceName, Failure> {
-    InstanceName::new(text)
-        .map_err(|error| Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string()))
+    InstanceName::new(text).map_err(|error| Failure::invalid_name(&error, "ployzctl ps"))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
@@ -13,20 +13,21 @@ use proto_core::id::OperationId;
 use proto_core::store::{Facts, Key};
 use serde::Serialize;
 
+use super::asked::{self, Path};
 use super::{Answer, Api, Failure};
 
 /// `POST /v1/operations`: a line of JSON for each event, the last one says how it ended.
 pub(super) async fn submit(
     State(api): State<Arc<Api>>,
-    Json(submission): Json<Submission>,
+    asked::Body(submission): asked::Body<Submission>,
 ) -> Result<Response, Failure> {
     let Some((handle, events)) = api.driver.submit(submission).await else {
         return Err(Failure::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "DAEMON_STOPPED",
             "the daemon is about to end",
-        )
-        .next("ployzctl dev up"));
+            "ployzctl dev up",
+        ));
     };
     let lines = futures::stream::unfold(events, |mut events| async {
         let event = events.recv().await?;
@@ -49,7 +50,7 @@ pub(super) fn line<T: Serialize>(value: &T) -> Vec<u8> {
 /// `POST /v1/operations/cancel`.
 pub(super) async fn cancel(
     State(api): State<Arc<Api>>,
-    Json(cancel): Json<CancelRequest>,
+    asked::Body(cancel): asked::Body<CancelRequest>,
 ) -> Answer<serde_json::Value> {
     api.driver.cancel(OperationHandle(cancel.handle));
     Ok(Json(serde_json::json!({})))
@@ -71,21 +72,18 @@ pub(super) async fn show(
     Path(id): Path<String>,
 ) -> Answer<OperationSummary> {
     let id: OperationId = id.parse().map_err(|error: proto_core::id::OperationIdError| {
-        Failure::new(StatusCode::BAD_REQUEST, "INVALID_NAME", error.to_string())
+        Failure::invalid_name(&error, "ployzctl op ls")
     })?;
     let found = summaries(&api, Key::operation(&id)).await?.pop();
     found.map(Json).ok_or_else(|| {
-        Failure::not_found("NO_SUCH_OPERATION", format!("there is no operation {id}"))
-            .next("ployzctl op ls")
+        let message = format!("there is no operation {id}");
+        Failure::not_found("NO_SUCH_OPERATION", message, "ployzctl op ls")
     })
 }
 
 async fn summaries(api: &Api, prefix: Key) -> Result<Vec<OperationSummary>, Failure> {
     let entries = api.read(vec![prefix]).await?;
-    let facts = Facts::parse(&entries).map_err(|error| {
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
-            .next("ployzctl doctor")
-    })?;
+    let facts = Facts::parse(&entries).map_err(|error| Failure::unreadable(&error))?;
     let running = api.driver.running().await;
     let summary = |op: proto_core::store::Versioned<proto_core::coordination::OperationRecord>| {
         let running_here = running.contains(&op.value.id);

@@ -91,8 +91,8 @@ impl Api {
 /// `POST /v1/instances/start`: what a shutdown stopped and a head still names. Asked twice, it starts nothing twice.
 pub(super) async fn start(State(api): State<Arc<Api>>) -> Answer<StartedView> {
     let internal = |error: anyhow::Error| {
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "RUNTIME_ERROR", format!("{error:#}"))
-            .next("ployzctl events")
+        let (status, message) = (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"));
+        Failure::new(status, "RUNTIME_ERROR", message, "ployzctl events")
     };
     let stopped = api.stopped().map_err(internal)?;
     let mut answer = StartedView::default();

@@ -1,8 +1,6 @@
 use std::sync::Arc;
 
-use axum::Json;
-use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _};
@@ -13,24 +11,25 @@ use proto_core::api::views::{DaemonEvent, ExecEvent, ExecRequest, LogLine};
 use proto_core::runtime::RuntimeError;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::asked::{Body, Query};
 use super::operations::line;
 use super::{Api, Failure, instance};
 
 fn ndjson(lines: impl Stream<Item = Vec<u8>> + Send + 'static) -> Response {
-    let body = Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
+    let body = axum::body::Body::from_stream(lines.map(Ok::<_, std::convert::Infallible>));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
 fn runtime_failure(error: &RuntimeError) -> Failure {
     match error {
         RuntimeError::NoSuchInstance { .. } => {
-            Failure::not_found("NO_SUCH_INSTANCE", error.to_string()).next("ployzctl ps")
+            Failure::not_found("NO_SUCH_INSTANCE", error.to_string(), "ployzctl ps")
         }
-        _ => Failure(StatusCode::BAD_GATEWAY, broken(&error)),
+        _ => Failure(StatusCode::BAD_GATEWAY, broken(error)),
     }
 }
 
-/// What the runtime says while output is read.
+/// The runtime's own trouble, before an answer or in the middle of one.
 fn broken(error: &impl std::fmt::Display) -> ErrorBody {
     ErrorBody::new("RUNTIME_ERROR", error.to_string()).next("ployzctl doctor")
 }
@@ -63,7 +62,7 @@ pub(super) async fn logs(
 /// `POST /v1/exec`.
 pub(super) async fn exec(
     State(api): State<Arc<Api>>,
-    Json(request): Json<ExecRequest>,
+    Body(request): Body<ExecRequest>,
 ) -> Result<Response, Failure> {
     let exec = api.ports.exec(&request.instance, &request.command).await;
     let exec = exec.map_err(|error| runtime_failure(&error))?;

@@ -3,8 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::extract::State;
 use proto_core::Outcome;
 use proto_core::api::requests::InstancesQuery;
 use proto_core::api::views::{
@@ -22,6 +21,7 @@ use proto_core::store::facts::{Commit, Head, Lease};
 use proto_core::store::{Entry, Facts, Key};
 use proto_core::time::Time;
 
+use super::asked::{Path, Query};
 use super::running::Running;
 use super::{Answer, Api, Failure, namespace};
 
@@ -122,13 +122,10 @@ pub(super) async fn namespaces(State(api): State<Arc<Api>>) -> Answer<Vec<Namesp
 
 async fn facts(api: &Api, namespace: &Namespace) -> Result<Facts, Failure> {
     let entries = api.read(vec![Key::namespace(namespace)]).await?;
-    let facts = Facts::parse(&entries).map_err(|error| {
-        Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
-            .next("ployzctl doctor")
-    })?;
+    let facts = Facts::parse(&entries).map_err(|error| Failure::unreadable(&error))?;
     if facts.head.is_none() {
         let message = format!("there is no namespace {namespace}");
-        return Err(Failure::not_found("NO_SUCH_NAMESPACE", message).next("ployzctl namespace ls"));
+        return Err(Failure::not_found("NO_SUCH_NAMESPACE", message, "ployzctl namespace ls"));
     }
     Ok(facts)
 }
@@ -150,11 +147,9 @@ pub(super) async fn commit(
     let namespace = namespace(&ns)?;
     let facts = facts(&api, &namespace).await?;
     let missing = || {
-        Failure::not_found(
-            "NO_SUCH_COMMIT",
-            format!("namespace {namespace} has no commit {number}"),
-        )
-        .next(&format!("ployzctl deploy history {namespace}"))
+        let message = format!("namespace {namespace} has no commit {number}");
+        let next = format!("ployzctl deploy history {namespace}");
+        Failure::not_found("NO_SUCH_COMMIT", message, &next)
     };
     let commit = match number.as_str() {
         "head" => facts.head_commit(),
@@ -176,12 +171,7 @@ pub(super) async fn instances(
 ) -> Answer<InstancesView> {
     let wanted = query.namespace.as_deref().map(namespace).transpose()?;
     let entries = api.read(vec![Key::machines(), Key::namespaces()]).await?;
-    let machines = Facts::parse(&entries)
-        .map_err(|error| {
-            Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "FACT_UNREADABLE", error.to_string())
-                .next("ployzctl doctor")
-        })?
-        .machines;
+    let machines = Facts::parse(&entries).map_err(|error| Failure::unreadable(&error))?.machines;
     let committed: BTreeSet<_> = by_namespace(&entries)
         .into_values()
         .flat_map(|(_, commit)| commit.services.into_values())

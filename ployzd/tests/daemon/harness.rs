@@ -146,6 +146,16 @@ impl Machine {
         body.to_owned()
     }
 
+    /// The whole answer to these bytes, which say that the connection is to be closed.
+    pub(crate) fn raw(&self, request: &[u8]) -> String {
+        let mut stream = UnixStream::connect(self.path("ployzd.sock")).expect("the API listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        stream.write_all(request).expect("the daemon reads");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
     /// Ends the daemon and all that it started, and removes the instances.
     pub(crate) fn take_down(&mut self) {
         self.shut_down("remove");

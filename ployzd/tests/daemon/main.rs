@@ -1,5 +1,6 @@
 //! The daemon as a process, between real sidecars: what it refuses, what it adopts, what it starts anew.
 
+mod asked;
 mod harness;
 mod openapi;
 mod operations;

@@ -3,6 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The longest body of a request that is read, in bytes: a prepared plan and what is around it.
+pub const MAX_BYTES: usize = super::prepared::MAX_BYTES + (1 << 20);
+
 /// `GET /v1/instances?namespace=`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
