@@ -1,6 +1,6 @@
 //! The command line as it is typed.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -221,9 +221,19 @@ pub(crate) struct FoundArgs {
     /// Where DNS listens
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(crate) dns_listen: Option<SocketAddr>,
+    /// The /24 of the containers' addresses; left out: 10.101.0.0
+    #[arg(long, value_name = "ADDRESS", value_parser = subnet)]
+    pub(crate) subnet: Option<Ipv4Addr>,
     /// The port of the store on loopback
     #[arg(long, value_name = "PORT")]
     pub(crate) nats_port: Option<u16>,
+}
+
+/// A subnet's first address, with or without `/24`.
+fn subnet(text: &str) -> Result<Ipv4Addr, String> {
+    let base: Option<Ipv4Addr> = text.strip_suffix("/24").unwrap_or(text).parse().ok();
+    let whole = base.filter(|base| base.octets()[3] == 0);
+    whole.ok_or_else(|| "the first address of a /24 is wanted, such as 10.102.0.0".to_owned())
 }
 
 /// What runs instances.

@@ -172,6 +172,7 @@ impl Home {
         };
         option("--gateway-listen", found.gateway_listen.map(|at| at.to_string()));
         option("--dns-listen", found.dns_listen.map(|at| at.to_string()));
+        option("--subnet", found.subnet.map(|base| base.to_string()));
         option("--nats-port", found.nats_port.map(|port| port.to_string()));
         let output = command.stdin(Stdio::null()).output().map_err(|e| cannot_run(&command, &e))?;
         if output.status.success() {

@@ -26,13 +26,14 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// `ployzd check`: the socket's place, and the addresses of every sidecar that does not run.
+/// `ployzd check`: the socket's place, the instances' subnet, and the addresses of every sidecar that does not run.
 ///
 /// # Errors
 ///
 /// A [`Refusal`], or a record that cannot be read.
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     socket(&config.socket)?;
+    crate::subnet::check(config)?;
     for component in Component::ALL {
         if sidecars::runs(config, component)? {
             continue;

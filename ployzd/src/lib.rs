@@ -35,5 +35,6 @@ mod roles;
 mod run;
 mod runtime;
 mod sidecars;
+mod subnet;
 
 pub use cli::main;

@@ -22,6 +22,8 @@ mod observe;
 mod settle;
 mod stream;
 
+pub use network::TakenSubnet;
+
 use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};

@@ -8,7 +8,47 @@ use super::container::CLUSTER;
 use super::error::{Answer, Trouble, looking, other, status};
 use super::{Docker, PROMPT};
 
+/// An IPv4 subnet that a network of the engine has, of whatever cluster or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakenSubnet {
+    /// The network's name.
+    pub network: String,
+    /// As the engine writes it: `10.101.0.0/24`.
+    pub subnet: String,
+    /// The cluster whose network it is; `None` for a network that is not Ployz's.
+    pub cluster: Option<String>,
+}
+
 impl Docker {
+    /// The subnets that the engine's networks have.
+    ///
+    /// # Errors
+    ///
+    /// That the engine is away or refuses.
+    pub async fn taken_subnets(&self) -> Result<Vec<TakenSubnet>, RuntimeError> {
+        let networks = async {
+            let client = self.client(PROMPT).await?;
+            client.list_networks(None).await.map_err(looking)
+        };
+        let networks = networks.await.map_err(|trouble| match trouble {
+            Trouble::Failed(error) => error,
+            Trouble::Unknown => {
+                RuntimeError::Unavailable { detail: "its networks were not told".to_owned() }
+            }
+        })?;
+        let taken = networks.into_iter().flat_map(|network| {
+            let name = network.name.unwrap_or_default();
+            let cluster = network.labels.and_then(|mut labels| labels.remove(CLUSTER));
+            let pools = network.ipam.and_then(|ipam| ipam.config).unwrap_or_default();
+            pools.into_iter().filter_map(|pool| pool.subnet).map(move |subnet| TakenSubnet {
+                network: name.clone(),
+                subnet,
+                cluster: cluster.clone(),
+            })
+        });
+        Ok(taken.collect())
+    }
+
     /// The name of the network that instances with an address of their own join.
     #[must_use]
     pub fn network_name(&self) -> String {
