@@ -61,6 +61,13 @@ enum Todo {
     Request,
 }
 
+impl Todo {
+    /// Whether a daemon will be asked to do something.
+    fn asks(self) -> bool {
+        matches!(self, Self::Ask(_) | Self::Again(_) | Self::ApplyPrepared(_))
+    }
+}
+
 /// A story that is being played.
 struct Play<'s> {
     story: &'s Story,
@@ -69,6 +76,8 @@ struct Play<'s> {
     agenda: Vec<Todo>,
     tasks: Vec<operators::Task>,
     waiting: BTreeMap<OperationHandle, usize>,
+    /// How many times an operator is still to ask for something, as far as it is planned.
+    to_come: usize,
     /// Plans that were prepared, with whose they are.
     prepared: Vec<(usize, Submission)>,
     links: BTreeMap<usize, FaultId>,
@@ -109,6 +118,7 @@ impl<'s> Play<'s> {
             agenda: Vec::new(),
             tasks,
             waiting: BTreeMap::new(),
+            to_come: 0,
             prepared: Vec::new(),
             links: BTreeMap::new(),
             crashes_seen: 0,
@@ -120,6 +130,7 @@ impl<'s> Play<'s> {
 
     fn plan(&mut self, after: Duration, todo: Todo) {
         self.cluster.call(after, self.agenda.len() as u64);
+        self.to_come += usize::from(todo.asks());
         self.agenda.push(todo);
     }
 
@@ -167,6 +178,7 @@ impl<'s> Play<'s> {
     }
 
     fn do_it(&mut self, todo: Todo) {
+        self.to_come -= usize::from(todo.asks());
         match todo {
             Todo::Ask(task) => self.ask(task),
             Todo::Cancel(task) => self.cancel(task),

@@ -161,8 +161,13 @@ impl Play<'_> {
         self.submit(task, machine, submission);
     }
 
-    /// Whether something that was asked for is not over.
+    /// Whether somebody waits for an answer.
     pub(super) fn is_busy(&self) -> bool {
         !self.waiting.is_empty()
+    }
+
+    /// Whether every operator has got what they will get: nobody waits, and nobody is about to come back.
+    pub(super) fn is_over(&self) -> bool {
+        !self.is_busy() && self.to_come == 0
     }
 }

@@ -28,7 +28,7 @@ impl Play<'_> {
         let mut round = 0;
         while self.cluster.world.now < end && self.is_fine() {
             let unfinished = rest::unfinished(&self.cluster.world);
-            if unfinished.is_empty() && !self.is_busy() && self.all_idle() {
+            if unfinished.is_empty() && self.is_over() && self.all_idle() {
                 return true;
             }
             for record in unfinished {
@@ -48,7 +48,7 @@ impl Play<'_> {
             }
             self.run_for(Duration::from_secs(45));
         }
-        self.is_fine() && rest::unfinished(&self.cluster.world).is_empty() && !self.is_busy()
+        self.is_fine() && rest::unfinished(&self.cluster.world).is_empty() && self.is_over()
     }
 
     fn all_idle(&self) -> bool {

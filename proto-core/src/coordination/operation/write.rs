@@ -529,12 +529,14 @@ impl Operation {
         writes.iter().rev().position(|write| write.key == key).map(|after| after as u64)
     }
 
-    /// Remembers where the head is, for the gateways, and for commands sent after the commit.
+    /// Remembers the head, for the gateways, and for what is done after the commit.
     fn committed_at(&mut self, revision: Revision) {
-        let commit = self.recorded_plan().commit.commit.number;
-        let removed = self.recorded_plan().commit.removes_namespace;
-        let value = Head { v: VERSION, commit, removed };
+        let planned = &self.recorded_plan().commit;
+        let (commit, removed) = (planned.commit.clone(), planned.removes_namespace);
+        let value = Head { v: VERSION, commit: commit.number, removed };
         self.facts.head = Some(Versioned { revision, value });
+        // A torn batch may have left another one under this number.
+        self.facts.commits.insert(commit.number, commit);
     }
 
     fn revisions_written(&mut self, wall: UnixTime) {

@@ -6,8 +6,8 @@ use super::given::{Given, apply, key, second};
 use crate::Outcome;
 use crate::api::OperationResult;
 use crate::coordination::record::Phase;
-use crate::store::facts::{Claim, Head, VERSION};
-use crate::store::{Revision, StoreError, StoreReply};
+use crate::store::facts::{Claim, Commit, Head, VERSION};
+use crate::store::{Key, Revision, StoreError, StoreReply};
 
 /// The commit batch is out: commit, claim, head, released claim, allocation, lease, record.
 fn at_commit() -> Bench {
@@ -204,4 +204,19 @@ fn a_renewed_lease_is_expected_where_it_was_renewed_and_keeps_its_epoch() {
     let commit = bench.batch();
     assert_eq!(bench.shape(&commit)[5], "lease.ns.blog 105");
     assert_eq!(commit[5].value["epoch"]["revision"], 99);
+}
+
+#[test]
+fn what_a_torn_commit_of_the_same_number_had_kept_is_removed_after_the_commit() {
+    let mut given = Given::deployed();
+    let namespace = "blog".parse().unwrap();
+    let mut torn: Commit =
+        serde_json::from_value(given.entries[&Key::commit(&namespace, 1)].value.clone()).unwrap();
+    torn.number = 2;
+    given.put(Key::commit(&namespace, 2), 22, &torn);
+    let mut bench = given.begin(apply(second("blue_green"))).up_to_cleanup();
+    let cleanup = bench.all_ok();
+    for old in ["remove-web-0-old m1 @99 commit 116", "remove-web-1-old m2 @99 commit 116"] {
+        assert!(cleanup.iter().any(|step| step == old), "{cleanup:?}");
+    }
 }
