@@ -31,6 +31,18 @@ fn pids(machine: &Machine) -> Vec<(String, Value)> {
     rows.map(pid).collect()
 }
 
+/// Waits until the instance of this row is known to have ended: its process is gone a moment before.
+fn exited(machine: &Machine, row: usize) {
+    let begun = std::time::Instant::now();
+    while !ask(machine, "GET", "/v1/instances")["rows"][row]["instance"]["state"]
+        .to_string()
+        .contains("exited")
+    {
+        assert!(begun.elapsed().as_secs() < 10, "it does not end");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
 fn check(machine: &Machine) -> Value {
     let checks = ask(machine, "GET", "/v1/doctor");
     checks.as_array().unwrap().iter().find(|check| check["check"] == "instances").unwrap().clone()
@@ -51,9 +63,7 @@ fn what_a_shutdown_stopped_is_started_when_it_is_asked_for_and_not_before() {
     // One ended by itself: no shutdown stopped it, so nothing starts it.
     let ended = i32::try_from(before[1].1.as_i64().unwrap()).unwrap();
     signal(ended, Signal::KILL);
-    while pids(&machine)[1].1 != Value::Null {
-        std::thread::yield_now();
-    }
+    exited(&machine, 1);
     // Twice, as the second daemon is to remember what the first one stopped.
     for _ in 0..2 {
         machine.shut_down("stop");
@@ -83,12 +93,10 @@ fn the_doctor_names_an_instance_that_ended_and_the_command_that_mends_it() {
     assert_eq!(check(&machine)["detail"], "all 2 of the heads run");
     let (name, pid) = pids(&machine).remove(0);
     signal(i32::try_from(pid.as_i64().unwrap()).unwrap(), Signal::KILL);
-    while pids(&machine)[0].1 != Value::Null {
-        std::thread::yield_now();
-    }
+    exited(&machine, 0);
     let found = check(&machine);
     assert_eq!(found["ok"], false);
-    let detail = format!("1 of 2 run: calm/sleeper/0 ({name}) exited 137");
+    let detail = format!("1 of 2 run: calm/sleeper/0 ({name}) exited 137 (signal 9)");
     assert_eq!(found["detail"], json!(detail));
     assert_eq!(found["next"], "ployzctl restart calm/sleeper");
     assert_eq!(running(&machine), 1);
