@@ -229,6 +229,20 @@ pub(crate) struct FoundArgs {
     pub(crate) nats_port: Option<u16>,
 }
 
+impl FoundArgs {
+    /// The flags that only the founding of a cluster heeds.
+    pub(crate) fn flags(&self) -> Vec<&'static str> {
+        let flags = [
+            (self.runtime.is_some(), "--runtime"),
+            (self.gateway_listen.is_some(), "--gateway-listen"),
+            (self.dns_listen.is_some(), "--dns-listen"),
+            (self.subnet.is_some(), "--subnet"),
+            (self.nats_port.is_some(), "--nats-port"),
+        ];
+        flags.into_iter().filter_map(|(given, flag)| given.then_some(flag)).collect()
+    }
+}
+
 /// A subnet's first address, with or without `/24`.
 fn subnet(text: &str) -> Result<Ipv4Addr, String> {
     let base: Option<Ipv4Addr> = text.strip_suffix("/24").unwrap_or(text).parse().ok();

@@ -53,7 +53,7 @@ async fn mesh(
     name: &Namespace,
     found: &FoundArgs,
 ) -> Result<u8, Failure> {
-    if home.is_founded() {
+    if home.is_founded()? {
         let message = format!("there is a cluster in {} already", home.dir.display());
         let error = ErrorBody::new("CLUSTER_EXISTS", message).next("ployzctl dev up");
         return Err(Failure::new(REFUSED, error));
@@ -72,6 +72,11 @@ async fn mesh(
 
 async fn up(client: &Client, out: Out, found: &FoundArgs) -> Result<u8, Failure> {
     let home = Home::of(&found.dir);
+    let ignored = found.flags();
+    if home.is_founded()? && !ignored.is_empty() {
+        let (flags, dir) = (ignored.join(", "), home.dir.display());
+        out.remark(format_args!("{flags}: of no effect; the cluster was founded before, with what {dir}/ployzd.toml says"));
+    }
     if home.answers(client).await? {
         out.remark("the daemon runs already");
         start_instances(client, out).await?;
@@ -84,7 +89,7 @@ async fn up(client: &Client, out: Out, found: &FoundArgs) -> Result<u8, Failure>
         start_instances(client, out).await?;
         return crate::status(client, out).await;
     }
-    if !home.is_founded() {
+    if !home.is_founded()? {
         let name = Namespace::new("dev").expect("a name");
         let made = mesh(client, out, &home, &name, found).await;
         return leave_nothing(client, out, &home, &turn, made).await;
@@ -128,7 +133,7 @@ async fn down(
     let status = match client.get::<StatusView>("/v1/status").await {
         Ok(status) => status,
         Err(Failure::Error { error, .. }) if error.code == "DAEMON_AWAY" => {
-            if !home.is_founded() {
+            if !home.is_founded()? {
                 out.remark(format_args!("there is no cluster in {}", home.dir.display()));
                 return Ok(false);
             }
@@ -165,7 +170,7 @@ async fn down(
 }
 
 async fn destroy(client: &Client, out: Out, home: &Home, force: bool) -> Result<u8, Failure> {
-    if !home.is_founded() {
+    if !home.is_founded()? {
         out.remark(format_args!("there is no cluster in {}", home.dir.display()));
         return Ok(OK);
     }

@@ -145,8 +145,10 @@ impl Home {
         refused(&output).map_or(Ok(()), Err)
     }
 
-    pub(crate) fn is_founded(&self) -> bool {
-        self.config().exists()
+    /// Whether there is a cluster. What this user may not see may well be there.
+    pub(crate) fn is_founded(&self) -> Result<bool, Failure> {
+        let config = self.config();
+        config.try_exists().map_err(|error| Failure::file("look for", &config, &error))
     }
 
     /// `ployzd init`: writes the configuration.

@@ -12,6 +12,7 @@ use proto_core::api::views::{
 };
 use proto_core::coordination::Phase;
 use proto_core::coordination::command::{Command, CommandBody, CommandReply, MachineObservation};
+use proto_core::coordination::record::OperationRecord;
 use proto_core::deploy::plan::MIN_DISK_FREE;
 use proto_core::deploy::spec::Manifest;
 use proto_core::digest::Digest;
@@ -32,12 +33,23 @@ const STATUS_WITHIN: Duration = Duration::from_millis(500);
 /// The same for machines.
 const STATUS_SPAN: Span = Span::from_millis(500);
 
-/// `GET /v1/leases`.
+/// `GET /v1/leases`. Not those of operations that are over: a store that lost its power may show them again.
 pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>> {
-    let entries = api.read(vec![Key::leases()]).await?;
-    let views = entries.into_iter().filter_map(|entry| {
+    let (leases, records): (Vec<_>, Vec<_>) = api
+        .read(vec![Key::leases(), Key::operations()])
+        .await?
+        .into_iter()
+        .partition(|entry| entry.key.is_under(&Key::leases()));
+    let open: BTreeSet<_> = records
+        .into_iter()
+        .filter_map(|entry| serde_json::from_value::<OperationRecord>(entry.value).ok())
+        .filter(|record| !record.phase.is_final())
+        .map(|record| record.id)
+        .collect();
+    let views = leases.into_iter().filter_map(|entry| {
         let lease: Lease = serde_json::from_value(entry.value).ok()?;
-        (!lease.released).then_some(LeaseView { key: entry.key, lease })
+        let held = !lease.released && open.contains(&lease.operation);
+        held.then_some(LeaseView { key: entry.key, lease })
     });
     Ok(Json(views.collect()))
 }

@@ -591,7 +591,6 @@ impl Operation {
         // The record is still ours, so nobody adopted it. The lease may have expired, or a renewal whose answer was lost has landed.
         let held = self.lease.as_ref().map(|held| (held.revision, held.value.nonce.clone()));
         let now_there = facts.lease.as_ref().map(|l| (l.revision, l.value.nonce.clone()));
-        let lease_moved = held != now_there;
         let still_ours = matches!((&held, &now_there), (Some((_, a)), Some((_, b))) if a == b);
         self.facts = facts;
         if pending.is_commit() && self.has_landed() {
@@ -599,14 +598,15 @@ impl Operation {
             return self.landed(wall);
         }
         match (pending.what, still_ours) {
-            (Batch::Commit, true) if lease_moved && pending.lost < 3 => {
+            // What only ran out, as a claim that had been given up does, is expected as it is now.
+            (Batch::Commit, true) if pending.lost < 3 && self.what_moved().is_none() => {
                 self.follow_lease();
                 let lost = pending.lost + 1;
                 self.write(Pending { lost, ..pending });
             }
             (Batch::Commit | Batch::Revisions { .. }, _) => {
-                let error = if !lease_moved {
-                    self.what_moved()
+                let error = if still_ours {
+                    self.what_moved().unwrap_or_else(contended)
                 } else {
                     ErrorBody::new(
                         "LEASE_LOST",
@@ -626,7 +626,7 @@ impl Operation {
                 };
                 self.write(Pending { lost, lease, ..pending });
             }
-            _ => self.interrupt(ErrorBody::new("CONTENDED", "others keep changing the same facts")),
+            _ => self.interrupt(contended()),
         }
     }
 
@@ -638,11 +638,12 @@ impl Operation {
         }
     }
 
-    /// Which expectation of the commit does not hold any more.
-    fn what_moved(&self) -> ErrorBody {
-        self.taken_claim().unwrap_or_else(|| {
-            ErrorBody::new("HEAD_MOVED", "the head of the namespace was moved by somebody else")
-        })
+    /// Which expectation of the commit can not hold any more.
+    fn what_moved(&self) -> Option<ErrorBody> {
+        let moved = self.facts.head_number() != self.recorded_plan().baseline.head;
+        let head =
+            || ErrorBody::new("HEAD_MOVED", "the head of the namespace was moved by somebody else");
+        self.taken_claim().or_else(|| moved.then(head))
     }
 
     /// The first claim of the plan that another namespace has, as an error.
@@ -784,6 +785,10 @@ impl Operation {
             _ => self.interrupt(store_away("a write was not answered")),
         }
     }
+}
+
+fn contended() -> ErrorBody {
+    ErrorBody::new("CONTENDED", "others keep changing the same facts")
 }
 
 /// Whether somebody else than this namespace has the claim.

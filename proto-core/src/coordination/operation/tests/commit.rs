@@ -138,6 +138,33 @@ fn an_abort_gives_up_the_claim_that_a_torn_commit_left() {
 }
 
 #[test]
+fn a_claim_that_had_been_given_up_may_run_out_before_the_commit() {
+    let mut given = Given::deployed();
+    let (namespace, service) = ("blog".parse().unwrap(), "web".parse().unwrap());
+    let released = Claim { v: VERSION, namespace, service, released: true };
+    given.put(key("host.new_example"), 15, &released);
+    let mut bench = given.begin(apply(second("rolling"))).up_to_commit();
+    assert_eq!(bench.shape(&bench.batch())[1], "host.new_example 15");
+    bench.given.entries.remove(&key("host.new_example"));
+    bench.conflict();
+    bench.read();
+    assert_eq!(bench.shape(&bench.batch())[1], "host.new_example 0");
+    bench.accept(120);
+    assert_eq!(bench.out(), ["routes-m1 m1 @99 commit 116", "routes-m2 m2 @99 commit 116"]);
+}
+
+#[test]
+fn a_batch_that_is_refused_for_no_reason_that_shows_is_written_four_times() {
+    let mut bench = at_commit();
+    for _ in 0..4 {
+        assert_eq!(bench.shape(&bench.batch())[2], "ns.blog.head 20");
+        bench.conflict();
+        bench.read();
+    }
+    assert_eq!(record(&bench.batch()).error.unwrap().code, "CONTENDED");
+}
+
+#[test]
 fn a_claim_that_another_namespace_took_is_neither_written_over_nor_given_up() {
     let mut bench = at_commit();
     bench.lose();
