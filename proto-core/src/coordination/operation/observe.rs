@@ -354,9 +354,17 @@ impl Operation {
     /// The lease is held and no earlier command can land: is the plan's baseline still the head?
     fn rechecked(&mut self, now: Time, wall: UnixTime, facts: Facts) {
         self.facts = facts;
-        self.unchecked = false;
+        let adopted = std::mem::take(&mut self.unchecked);
         if self.has_landed() {
             return self.landed(wall);
+        }
+        // The lease that it took since may have run out unseen, while this machine slept.
+        let heeds = !adopted && !mutant::on(Mutant::UnfinishedIgnored);
+        if let Some(error) = self.came_first().filter(|_| heeds) {
+            // Nothing was begun, so nothing is undone: no machine acts under an epoch above the other's.
+            let record = self.record.as_mut().expect("it was recorded behind the barrier");
+            record.value.error.get_or_insert(error);
+            return self.finish(Phase::Aborted, wall);
         }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
@@ -368,6 +376,16 @@ impl Operation {
             let message = format!("the head moved from commit {planned} to commit {head}");
             self.abort(now, wall, ErrorBody::new("PLAN_DRIFTED", message));
         }
+    }
+
+    /// Another operation that was recorded in the scope while this one was planned, and is not over, as an error.
+    fn came_first(&self) -> Option<ErrorBody> {
+        let own = self.record();
+        let mut all = self.facts.operations.values().map(|there| &there.value);
+        let other = all.find(|other| {
+            other.scope == own.scope && other.id != own.id && !other.phase.is_final()
+        });
+        other.map(unfinished)
     }
 }
 

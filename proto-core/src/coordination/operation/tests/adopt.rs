@@ -4,6 +4,7 @@ use super::given::{Given, apply, deploy, key, second};
 use crate::api::Submission;
 use crate::coordination::record::Phase;
 use crate::id::OperationId;
+use crate::store::Key;
 
 fn resume(operation: &OperationId) -> Submission {
     Submission::Resume { operation: operation.clone() }
@@ -148,4 +149,27 @@ fn a_torn_commit_that_was_left_is_found_behind_the_barrier_and_completed() {
         ["host.old_example 19", "allocation.blog 21", "lease.ns.blog 299", "op.ID 300"]
     );
     assert_eq!(record(&landed).phase, Phase::CleanupPending);
+}
+
+#[test]
+fn an_operation_that_was_recorded_while_this_one_was_planned_ends_it_before_its_first_step() {
+    let other =
+        Given::deployed().begin_on("m2", apply(deploy("app:v2", "old.example", "rolling", 3)));
+    let mut other = other.up_to_steps();
+    let (id, record_of_other) =
+        (other.id(), other.given.entries.remove(&Key::operation(&other.id())));
+    let mut bench = Given::deployed().begin(apply(second("rolling"))).up_to_take();
+    bench.accept(100);
+    bench.all_ok();
+    // Its lease ran out again before this one took it.
+    let record_of_other = record_of_other.unwrap();
+    bench.given.put(Key::operation(&id), 90, &record_of_other.value);
+    bench.read();
+    let finish = bench.batch();
+    assert_eq!(bench.shape(&finish), ["lease.ns.blog 99", "op.ID 100"]);
+    let ended = record(&finish);
+    assert_eq!(ended.phase, Phase::Aborted);
+    assert_eq!(ended.error.unwrap().code, "OPERATION_UNFINISHED");
+    bench.accept(110);
+    assert_eq!(bench.out(), [""; 0], "no machine is told anything");
 }
