@@ -127,7 +127,7 @@ pub(crate) enum Command {
         #[arg(short = 'n', long, default_value_t = 100, value_name = "N")]
         tail: u32,
     },
-    /// Run a command in an instance
+    /// Run a command in an instance; it gets no input
     Exec {
         /// The service, or one of its slots
         #[arg(value_name = "NS/SERVICE[/SLOT]")]

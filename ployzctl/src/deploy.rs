@@ -144,7 +144,7 @@ pub(crate) async fn rollback(
         },
     };
     let view = commit(client, &namespace, Some(number)).await?;
-    out.document(&view.manifest, manifest::render)?;
+    out.document(&manifest::document(&view.manifest), |_| manifest::render(&view.manifest))?;
     Ok(OK)
 }
 

@@ -2,6 +2,7 @@
 
 use proto_core::api::OperationResult;
 use proto_core::api::views::CommitView;
+use proto_core::deploy::manifest::{Format, parse};
 use serde_json::{Value, json};
 
 use crate::fake::Fake;
@@ -163,4 +164,7 @@ fn a_rendered_rollback_is_the_manifest_of_the_commit_before_the_head() {
     assert_eq!(fake.seen()[1].line, "GET /v1/namespaces/blog/commits/2");
     fake.run("rollback blog --render --to 1");
     assert_eq!(fake.seen()[2].line, "GET /v1/namespaces/blog/commits/1");
+    let ran = fake.run("rollback blog --render --json");
+    let back = parse(&ran.stdout, Format::Json, "x").unwrap();
+    assert_eq!(back, manifest());
 }

@@ -23,15 +23,19 @@ fn ndjson(lines: impl Stream<Item = Vec<u8>> + Send + 'static) -> Response {
 fn runtime_failure(error: &RuntimeError) -> Failure {
     match error {
         RuntimeError::NoSuchInstance { .. } => {
-            Failure::not_found("NO_SUCH_INSTANCE", error.to_string(), "ployzctl ps")
+            Failure::not_found(error.code(), error.to_string(), "ployzctl ps")
         }
         _ => Failure(StatusCode::BAD_GATEWAY, broken(error)),
     }
 }
 
-/// The runtime's own trouble, before an answer or in the middle of one.
-fn broken(error: &impl std::fmt::Display) -> ErrorBody {
-    ErrorBody::new("RUNTIME_ERROR", error.to_string()).next("ployzctl doctor")
+/// What the runtime says, before an answer or in the middle of one.
+fn broken(error: &RuntimeError) -> ErrorBody {
+    let next = match error {
+        RuntimeError::CannotRun { .. } => "ployzctl ps",
+        _ => "ployzctl doctor",
+    };
+    ErrorBody::new(error.code(), error.to_string()).next(next)
 }
 
 fn name(stream: OutputStream) -> String {

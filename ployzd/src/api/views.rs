@@ -284,12 +284,20 @@ pub(super) async fn doctor(State(api): State<Arc<Api>>) -> Answer<Vec<DoctorChec
     }
     add("disk", disk(&api));
     let machine = ask(&api, &api.about.machine, None, LIST_WITHIN).await;
-    add(
-        "runtime",
-        machine
-            .map(|seen| format!("{}: {} instances", seen.runtime, seen.instances.len()))
-            .map_err(|error| (error, "ployzctl events")),
-    );
+    let runtime = machine
+        .map(|seen| format!("{}: {} instances", seen.runtime, seen.instances.len()))
+        .map_err(|error| (error, "ployzctl events"));
+    // Machines are asked through the store's server.
+    match (&heads, runtime) {
+        (None, Err(_)) => {}
+        (_, result) => add("runtime", result),
+    }
+    if heads.is_none() {
+        let unknown = "not known while the store does not answer".to_owned();
+        for check in ["instances", "operations"] {
+            add(check, Err((unknown.clone(), "ployzctl events")));
+        }
+    }
     if let Some(heads) = heads {
         let commits: Vec<_> = heads.into_values().map(|(_, commit)| commit).collect();
         let running = Running::ask(&api, &commits, LIST_WITHIN).await;

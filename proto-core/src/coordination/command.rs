@@ -148,6 +148,7 @@ fn with(code: Option<i32>) -> String {
 fn restarted(restarts: u32) -> String {
     match restarts {
         0 => String::new(),
+        1 => " (after a restart)".to_owned(),
         n => format!(" (after {n} restarts)"),
     }
 }
@@ -157,16 +158,7 @@ impl StepFailure {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Runtime { error } => match error {
-                RuntimeError::ImageMissing { .. } => "IMAGE_MISSING",
-                RuntimeError::NameTaken { .. } => "NAME_TAKEN",
-                RuntimeError::PortInUse { .. } => "PORT_IN_USE",
-                RuntimeError::DiskFull { .. } => "DISK_FULL",
-                RuntimeError::NoSuchInstance { .. } => "NO_SUCH_INSTANCE",
-                RuntimeError::CannotRun { .. } => "CANNOT_RUN",
-                RuntimeError::Unavailable { .. } => "RUNTIME_AWAY",
-                RuntimeError::Other { .. } => "RUNTIME_ERROR",
-            },
+            Self::Runtime { error } => error.code(),
             Self::Exited { .. } => "INSTANCE_EXITED",
             Self::NotReady { .. } => "NOT_READY",
             Self::AddressTaken { .. } => "ADDRESS_TAKEN",

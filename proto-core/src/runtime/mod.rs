@@ -355,3 +355,20 @@ pub enum RuntimeError {
         detail: String,
     },
 }
+
+impl RuntimeError {
+    /// The stable code of the error.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::ImageMissing { .. } => "IMAGE_MISSING",
+            Self::NameTaken { .. } => "NAME_TAKEN",
+            Self::PortInUse { .. } => "PORT_IN_USE",
+            Self::DiskFull { .. } => "DISK_FULL",
+            Self::NoSuchInstance { .. } => "NO_SUCH_INSTANCE",
+            Self::CannotRun { .. } => "CANNOT_RUN",
+            Self::Unavailable { .. } => "RUNTIME_AWAY",
+            Self::Other { .. } => "RUNTIME_ERROR",
+        }
+    }
+}

@@ -23,7 +23,7 @@ mod tree;
 mod values;
 
 pub use problem::{Code, ManifestProblem};
-pub use render::render;
+pub use render::{document, render};
 
 use std::collections::BTreeMap;
 

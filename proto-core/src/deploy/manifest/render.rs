@@ -22,6 +22,16 @@ pub fn render(manifest: &Manifest) -> String {
     out
 }
 
+/// The same as a JSON document, which reads back as the same manifest too.
+///
+/// # Panics
+///
+/// Never: what [`render`] writes is TOML.
+#[must_use]
+pub fn document(manifest: &Manifest) -> serde_json::Value {
+    toml::from_str(&render(manifest)).expect("it was rendered as TOML")
+}
+
 fn service(out: &mut String, name: &ServiceName, spec: &ServiceSpec) {
     let workload = &spec.workload;
     *out += "\n[[services]]\n";
