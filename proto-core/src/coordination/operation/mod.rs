@@ -15,6 +15,8 @@
 //! [`Operation::poll_effect`] and [`Operation::poll_event`] after each until both are empty. The last event is `Finished`; after it
 //! there are no more effects, and completions that still come are ignored.
 
+mod batch;
+mod fate;
 mod lease;
 mod observe;
 mod run;
@@ -23,9 +25,10 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use batch::Pending;
+use fate::Resolve;
 use lease::HeldLease;
 use run::Run;
-use write::{Pending, Resolve};
 
 use super::plan::Plan;
 use super::record::{OperationRecord, Phase};
