@@ -42,7 +42,7 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use proto_core::Outcome;
 use proto_core::id::{InstanceName, Namespace};
-use proto_core::runtime::process::unsupported;
+use proto_core::runtime::process::{HOST, unsupported};
 use proto_core::runtime::{
     InstanceSpec, InstanceState, ObservedInstance, Probe, RuntimeError, RuntimeFacts, RuntimeReply,
     RuntimeRequest,
@@ -452,7 +452,7 @@ impl Processes {
         Ok(RuntimeFacts {
             images_present: images
                 .into_iter()
-                .filter(|image| matches!(image.as_str(), "" | "host"))
+                .filter(|image| matches!(image.as_str(), "" | HOST))
                 .collect(),
             ports_taken: ports.into_iter().filter(|&port| port_taken(port)).collect(),
             cpu_total_millis: u32::try_from(cores * 1000).unwrap_or(u32::MAX),

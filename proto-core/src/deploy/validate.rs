@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use super::HostName;
-use super::manifest::Code;
+use super::manifest::{Code, join};
 use super::placement::machine_ports;
 use super::spec::{Constraint, Manifest, Replicas, ServiceSpec, Strategy};
 use crate::id::ServiceName;
-use crate::runtime::{Network, Probe};
+use crate::runtime::{Network, Probe, process};
 
 /// The most services of a namespace.
 pub const MAX_SERVICES: usize = 500;
@@ -89,6 +89,14 @@ impl Service<'_> {
             let hint = "write `image = \"…\"`, or for the process runtime `command = [\"…\"]`";
             self.add(Code::MissingKey, "image", "`image` is missing".to_owned(), hint);
         }
+        // No container is made of it: it is how the process runtime is written.
+        if workload.image == process::HOST
+            && workload.command.is_empty()
+            && workload.entrypoint.is_empty()
+        {
+            let message = "`image = \"host\"` is no image: a process is a command of the machine, and `command` is missing";
+            self.add(Code::MissingKey, "command", message.to_owned(), "write `command = [\"…\"]`");
+        }
         for (field, words) in [("command", &workload.command), ("entrypoint", &workload.entrypoint)]
         {
             if words.first().is_some_and(String::is_empty) {
@@ -97,7 +105,7 @@ impl Service<'_> {
         }
         for key in workload.labels.keys().filter(|key| key.starts_with("ployz.")) {
             let message = format!("labels that start with `ployz.` are set by ployz itself: {key}");
-            self.add(Code::ReservedName, &format!("labels.{key}"), message, "choose another name");
+            self.add(Code::ReservedName, &join("labels", key), message, "choose another name");
         }
         for key in workload.env.keys() {
             let of_port = self.spec.ports.keys().any(|port| port_variable(port) == *key);

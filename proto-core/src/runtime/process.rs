@@ -2,6 +2,9 @@
 
 use super::{Network, Workload};
 
+/// What stands for the machine itself where an image is named: there is none.
+pub const HOST: &str = "host";
+
 /// A key of the manifest that a plain process cannot have as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unsupported {
@@ -24,7 +27,7 @@ pub fn unsupported(workload: &Workload) -> Vec<Unsupported> {
     let limit = "a process has no limit but the machine's";
     let capabilities = "a process has those of the daemon's user";
     [
-        (!matches!(image, "" | "host"), "image", "a process is a command of the machine"),
+        (!matches!(image, "" | HOST), "image", "a process is a command of the machine"),
         (
             workload.entrypoint.is_empty() && workload.command.is_empty(),
             "command",

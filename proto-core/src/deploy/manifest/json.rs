@@ -116,11 +116,7 @@ impl<'a> Parser<'a> {
             }
             let key = self.string()?;
             if !seen.insert(key.clone()) {
-                return Err(SyntaxError {
-                    at,
-                    message: "duplicate key".to_owned(),
-                    duplicate: true,
-                });
+                return Err(SyntaxError::duplicate(at, &key));
             }
             self.space();
             if !self.eat(":") {

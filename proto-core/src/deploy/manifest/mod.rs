@@ -23,6 +23,7 @@ mod tree;
 mod values;
 
 pub use problem::{Code, ManifestProblem};
+pub(super) use read::join;
 pub use render::{document, render};
 
 use std::collections::BTreeMap;

@@ -237,12 +237,21 @@ impl Reader {
     }
 
     pub(super) fn span(&mut self, view: &View<'_>, range: RangeInclusive<Span>) -> Option<Span> {
-        let span = self.parsed::<Span>(view, Code::InvalidValue)?;
-        if range.contains(&span) {
-            return Some(span);
+        let text = self.string(view, "")?;
+        let (min, max) = (range.start(), range.end());
+        match text.parse::<Span>() {
+            Ok(span) if range.contains(&span) => return Some(span),
+            Ok(span) => {
+                let message = format!("{span} is not within {min} to {max}");
+                self.wrong(view, Code::OutOfRange, message, "");
+            }
+            // What a span can be at all is more than this key takes.
+            Err(_) => {
+                let message = format!("{:?} is no duration of {min} to {max}", shorten(&text));
+                let hint = "write a whole number with ms, s, m or h, for example \"5s\"";
+                self.wrong(view, Code::InvalidValue, message, hint);
+            }
         }
-        let message = format!("{span} is not within {} to {}", range.start(), range.end());
-        self.wrong(view, Code::OutOfRange, message, "");
         None
     }
 
@@ -267,7 +276,7 @@ impl Reader {
 }
 
 /// `table.key`, quoted where a bare key could not be.
-pub(super) fn join(path: &str, key: &str) -> String {
+pub(in crate::deploy) fn join(path: &str, key: &str) -> String {
     let bare =
         !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     let key = if bare { shorten(key) } else { format!("{:?}", shorten(key)) };

@@ -6,12 +6,18 @@ use ::toml::de::{DeTable, DeValue};
 use super::tree::{Field, Kind, Node, SyntaxError};
 
 pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
-    let table = DeTable::parse(text).map_err(|error| SyntaxError {
-        at: error.span().map_or(0, |span| span.start),
-        message: error.message().to_owned(),
-        duplicate: error.message() == "duplicate key",
-    })?;
+    let table = DeTable::parse(text).map_err(|error| syntax_error(text, &error))?;
     Ok(Node { at: 0, kind: Kind::Table(fields(table.get_ref())) })
+}
+
+fn syntax_error(text: &str, error: &::toml::de::Error) -> SyntaxError {
+    let span = error.span().unwrap_or_default();
+    if error.message() == "duplicate key" {
+        // The library says where the key is, and does not name it.
+        let key = text.get(span.clone()).unwrap_or_default();
+        return SyntaxError::duplicate(span.start, key.trim_matches(['"', '\'']));
+    }
+    SyntaxError { at: span.start, message: error.message().to_owned(), duplicate: false }
 }
 
 fn fields(table: &DeTable<'_>) -> Vec<Field> {

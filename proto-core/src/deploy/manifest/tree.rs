@@ -1,5 +1,7 @@
 //! What TOML and JSON have in common, with the place of everything in the text.
 
+use super::read::shorten;
+
 /// A value and the byte offset where it starts.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Node {
@@ -38,6 +40,14 @@ pub(super) struct SyntaxError {
     pub(super) duplicate: bool,
 }
 
+impl SyntaxError {
+    /// The table of the place `at` has this key already.
+    pub(super) fn duplicate(at: usize, key: &str) -> Self {
+        let message = format!("the key `{}` is there already", shorten(key));
+        Self { at, message, duplicate: true }
+    }
+}
+
 impl Kind {
     /// The type with its article.
     pub(super) fn name(&self) -> &'static str {
@@ -59,13 +69,11 @@ impl Node {
     pub(super) fn locate(&self, path: &str) -> usize {
         let mut node = self;
         let mut at = self.at;
-        for part in path.split(['.', '[']).filter(|part| !part.is_empty()) {
-            let next = match (&node.kind, part.strip_suffix(']')) {
-                (Kind::Array(items), Some(index)) => {
-                    index.parse::<usize>().ok().and_then(|n| items.get(n)).map(|n| (n.at, n))
-                }
-                (Kind::Table(fields), None) => {
-                    fields.iter().find(|f| f.key == part).map(|f| (f.at, &f.value))
+        for part in parts(path) {
+            let next = match (&node.kind, part) {
+                (Kind::Array(items), Part::Index(n)) => items.get(n).map(|n| (n.at, n)),
+                (Kind::Table(fields), Part::Key(key)) => {
+                    fields.iter().find(|f| f.key == key).map(|f| (f.at, &f.value))
                 }
                 _ => None,
             };
@@ -73,6 +81,49 @@ impl Node {
             (at, node) = next;
         }
         at
+    }
+}
+
+/// A part of a key path.
+enum Part {
+    Key(String),
+    Index(usize),
+}
+
+/// The parts of a key path as [`join`](super::read::join) writes them: `services[0].labels."ployz.x"`. What does not look like one ends it.
+fn parts(path: &str) -> Vec<Part> {
+    let mut parts = Vec::new();
+    let mut rest = path;
+    while !rest.is_empty() {
+        rest = rest.strip_prefix('.').unwrap_or(rest);
+        if let Some(index) = rest.strip_prefix('[') {
+            let Some((index, after)) = index.split_once(']') else { break };
+            let Ok(index) = index.parse() else { break };
+            parts.push(Part::Index(index));
+            rest = after;
+        } else if let Some(key) = rest.strip_prefix('"') {
+            let Some((key, after)) = unquoted(key) else { break };
+            parts.push(Part::Key(key));
+            rest = after;
+        } else {
+            let (key, after) = rest.split_at(rest.find(['.', '[']).unwrap_or(rest.len()));
+            parts.push(Part::Key(key.to_owned()));
+            rest = after;
+        }
+    }
+    parts
+}
+
+/// A key in quotes up to the one that ends it, and what follows; a backslash stands before a quote or a backslash.
+fn unquoted(text: &str) -> Option<(String, &str)> {
+    let mut key = String::new();
+    let mut chars = text.char_indices();
+    loop {
+        match chars.next()? {
+            (at, '"') => return Some((key, &text[at + 1..])),
+            (_, '\\') => key.push(chars.next()?.1),
+            (_, c) => key.push(c),
+        }
     }
 }
 

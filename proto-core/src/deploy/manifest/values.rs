@@ -214,6 +214,7 @@ pub(super) fn request_path(reader: &mut Reader, view: &View<'_>) -> Option<Strin
 }
 
 pub(super) fn user(reader: &mut Reader, view: &View<'_>) -> Option<String> {
+    const HINT: &str = "write \"user\", \"uid\", \"user:group\" or \"uid:gid\", of the image, or of the machine in the process runtime";
     let text = reader.string(view, "")?;
     let part = |p: &str| {
         (1..=32).contains(&p.len())
@@ -224,7 +225,7 @@ pub(super) fn user(reader: &mut Reader, view: &View<'_>) -> Option<String> {
     let ok = part(user) && group.is_none_or(part);
     if !ok {
         let message = format!("{:?} is no user", shorten(&text));
-        reader.wrong(view, Code::InvalidValue, message, "write \"user\", \"uid\" or \"uid:gid\"");
+        reader.wrong(view, Code::InvalidValue, message, HINT);
     }
     ok.then_some(text)
 }

@@ -316,15 +316,13 @@ fn what_a_process_cannot_have_is_refused_in_the_plan_by_its_key() {
     let publish = "publish = [{ port = \"http\", machine_port = 80 }]";
     for (key, line) in [
         ("`image`", "image = \"app:v1\""),
-        ("`command`", "image = \"host\""),
         ("`resources.cpu`", "resources = { cpu = \"500m\" }"),
         ("`resources.memory`", "resources = { memory = \"64MiB\" }"),
         ("`publish`", publish),
         ("`cap_add`", "cap_add = [\"NET_ADMIN\"]"),
         ("`cap_drop`", "cap_drop = [\"ALL\"]"),
     ] {
-        let command = if key == "`command`" { "" } else { "command = [\"serve\"]\n" };
-        let request = deploy(&format!("{command}{line}"));
+        let request = deploy(&format!("command = [\"serve\"]\n{line}"));
         let Planned::Refused(error) = cluster.plan(&request) else { panic!("{key} is planned") };
         assert_eq!(error.code, "UNSUPPORTED");
         assert_eq!(error.next.as_deref(), Some("ployzctl status"));
@@ -332,6 +330,11 @@ fn what_a_process_cannot_have_is_refused_in_the_plan_by_its_key() {
             assert!(error.message.contains(word), "{word}: {}", error.message);
         }
     }
+    // No manifest lacks it, but what changes a service without one may.
+    let mut bare = deploy("command = [\"serve\"]");
+    let OperationRequest::Deploy { manifest } = &mut bare else { unreachable!() };
+    manifest.services.values_mut().for_each(|spec| spec.workload.command.clear());
+    assert_eq!(cluster.refusal(&bare), "UNSUPPORTED");
     // All of them at once, so that nobody mends them one by one.
     let two = deploy(&format!("command = [\"serve\"]\ncap_drop = [\"ALL\"]\n{publish}"));
     let Planned::Refused(error) = cluster.plan(&two) else { panic!("planned") };

@@ -76,7 +76,33 @@ fn syntax_errors_and_duplicate_keys_have_their_place_in_both_syntaxes() {
         let problems = parse(text, format, "f").unwrap_err();
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert_eq!((problems[0].code, problems[0].line), (code, line), "{problems:?}");
+        let names = problems[0].message == "the key `namespace` is there already";
+        assert_eq!(names, code == Code::DuplicateKey, "{problems:?}");
     }
+}
+
+#[test]
+fn a_key_of_the_users_own_is_found_in_the_text_whatever_it_is_made_of() {
+    for key in ["ployz.x", "ployz.a.b[0]", "ployz.\"q\"", "ployz.back\\slash"] {
+        let lines = format!("env = {{ A = \"1\" }}\nlabels = {{ a = \"1\", {key:?} = \"2\" }}");
+        let problem = &web(&lines)[0];
+        assert_eq!((problem.line, problem.column), (7, 21), "{problem}");
+        assert_eq!(problem.path, format!("services[0].labels.{key:?}"));
+    }
+}
+
+#[test]
+fn a_service_on_the_machine_itself_has_a_command() {
+    let text = "namespace = \"n\"\n[[services]]\nname = \"w\"\nimage = \"host\"\n[[services]]\nname = \"x\"\nimage = \"host\"\n";
+    let found = problems(&format!("{text}entrypoint = [\"serve\"]\n"));
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "ployz.toml:2:1: MISSING_KEY services[0].command: `image = \"host\"` is no image: a process is a command of the \
+             machine, and `command` is missing (write `command = [\"…\"]`)"
+        ]
+    );
 }
 
 /// A line of a service, the code that it earns, and a part of what is said.
@@ -177,10 +203,12 @@ const REFUSED: &[(&str, Code, &str)] = &[
     ),
     ("rollout = { batch = 0 }", Code::OutOfRange, "1 to 1000"),
     ("rollout = { drain = \"2h\" }", Code::OutOfRange, "0s to 1h"),
+    ("rollout = { drain = \"800h\" }", Code::InvalidValue, "no duration of 0s to 1h"),
+    ("stop_grace_period = \"1.5s\"", Code::InvalidValue, "no duration of 0s to 1h"),
     ("on_failure = \"rollback\"", Code::Unsupported, "write \"abort\""),
     ("on_failure = \"retry\"", Code::InvalidValue, "\"abort\""),
     ("restart = \"unless-stopped\"", Code::InvalidValue, "\"always\""),
-    ("user = \"a b\"", Code::InvalidValue, "uid:gid"),
+    ("user = \"a b\"", Code::InvalidValue, "\"user:group\" or \"uid:gid\""),
     ("cap_add = [\"NET ADMIN\"]", Code::InvalidValue, "capabilities(7)"),
     ("labels = { \"ployz.x\" = \"1\" }", Code::ReservedName, "ployz.x"),
     ("env = { PORT = \"80\" }", Code::ReservedName, "declare `ports`"),
