@@ -18,6 +18,8 @@ struct Loose {
     digest: Digest,
     request: OperationRequest,
     plan: Box<Plan>,
+    #[serde(default, rename = "manifest")]
+    _manifest: Option<String>,
 }
 
 /// Reads the file, and applies its plan.
@@ -32,7 +34,11 @@ pub fn run(data: &[u8]) {
     assert_eq!(parsed.is_ok(), whole, "{parsed:?}");
     if let Ok(prepared) = parsed {
         assert_eq!(Prepared::parse(prepared.text().as_bytes()), Ok(prepared.clone()));
-        let again = Prepared::new(prepared.request.clone(), prepared.plan.clone());
+        let again = Prepared::new(
+            prepared.request.clone(),
+            prepared.plan.clone(),
+            prepared.manifest.clone(),
+        );
         assert_eq!(again, prepared);
     }
     let Loose { request, plan, .. } = loose;

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use proto_core::id::{Namespace, OperationId, ServiceName};
 
@@ -30,7 +31,7 @@ pub(crate) struct Global {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// The daemon's socket
-    #[arg(long, global = true, env = "PLOYZ_SOCKET", value_name = "PATH")]
+    #[arg(long, global = true, env = "PLOYZ_SOCKET", value_name = "PATH", value_parser = path())]
     pub(crate) socket: Option<PathBuf>,
     /// How long the daemon may take to answer a question, in seconds
     #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
@@ -168,7 +169,8 @@ pub(crate) enum Command {
 pub(crate) enum MeshCommand {
     /// Found a cluster of this machine and start its daemon
     Init {
-        /// The cluster's name
+        /// The cluster's name: a-z, 0-9, '-' and '_'
+        #[arg(value_parser = cluster_name)]
         name: Namespace,
         #[command(flatten)]
         found: FoundArgs,
@@ -203,7 +205,7 @@ pub(crate) enum DevCommand {
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct DataDir {
     /// The directory that holds everything of the cluster
-    #[arg(long, env = "PLOYZ_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "PLOYZ_DATA_DIR", value_name = "DIR", value_parser = path())]
     pub(crate) data_dir: Option<PathBuf>,
 }
 
@@ -243,6 +245,18 @@ impl FoundArgs {
     }
 }
 
+/// A path; an empty one, as of a variable that is set to nothing, is read too, and stands for none.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// The name of a cluster, which is made as a namespace's is.
+fn cluster_name(text: &str) -> Result<Namespace, String> {
+    let wrong =
+        "a cluster's name is 1 to 63 of a-z, 0-9, '-' and '_', starting with a letter or digit";
+    text.parse().map_err(|_| wrong.to_owned())
+}
+
 /// A subnet's first address, with or without `/24`.
 fn subnet(text: &str) -> Result<Ipv4Addr, String> {
     let base: Option<Ipv4Addr> = text.strip_suffix("/24").unwrap_or(text).parse().ok();
@@ -268,10 +282,13 @@ impl Runtime {
     }
 }
 
+/// The manifest that is read if none is named.
+pub(crate) const MANIFEST: &str = "ployz.toml";
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ManifestArg {
     /// The manifest, TOML or JSON; `-` reads standard input
-    #[arg(short, long, default_value = "ployz.toml", value_name = "FILE")]
+    #[arg(short, long, default_value = MANIFEST, value_name = "FILE")]
     pub(crate) file: PathBuf,
 }
 

@@ -16,9 +16,12 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::failure::{DAEMON, Failure, USAGE};
+use crate::paths;
 
 /// The longest line of a stream that is taken: a plan with a thousand instances stays far below it.
 const MAX_LINE: usize = 64 << 20;
+/// The longest path of a unix socket, in bytes: `sun_path` of `unix(7)` without the zero at its end.
+const MAX_SOCKET: usize = 107;
 /// The name of the header with the handle by which a streamed operation is cancelled.
 const HANDLE: &str = "ployz-handle";
 
@@ -41,6 +44,20 @@ impl Client {
 
     pub(crate) fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Refuses a path that no socket can have.
+    pub(crate) fn fits(&self) -> Result<(), Failure> {
+        let length = self.socket.as_os_str().len();
+        if length <= MAX_SOCKET {
+            return Ok(());
+        }
+        let socket = self.socket.display();
+        let message = format!(
+            "the path of a socket has at most {MAX_SOCKET} bytes, and {socket} has {length}"
+        );
+        let next = format!("ployzctl --socket {} status", paths::socket().display());
+        Err(Failure::new(USAGE, ErrorBody::new("SOCKET_PATH_TOO_LONG", message).next(next)))
     }
 
     /// Asks a question.
@@ -112,6 +129,7 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
+        self.fits()?;
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -143,11 +161,18 @@ impl Client {
         }
         let up = "ployzctl dev up";
         let error = match error.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ErrorBody::new(
-                "DAEMON_AWAY",
-                format!("no daemon listens at {socket}; whatever it started runs on without it"),
-            )
-            .next(up),
+            ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
+                let dir = paths::data_dir_of_environment().unwrap_or_else(paths::data_dir);
+                // A socket that is left over, or a configuration: there was a daemon.
+                let was = self.socket.exists() || dir.join("ployzd.toml").exists();
+                let then = if was {
+                    "whatever it started runs on without it".to_owned()
+                } else {
+                    format!("there is no cluster in {} either", dir.display())
+                };
+                let message = format!("no daemon listens at {socket}; {then}");
+                ErrorBody::new("DAEMON_AWAY", message).next(up)
+            }
             ErrorKind::PermissionDenied => forbidden(&self.socket),
             _ => ErrorBody::new("DAEMON_AWAY", format!("cannot connect to {socket}: {error}"))
                 .next(up),

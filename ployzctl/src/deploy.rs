@@ -13,7 +13,7 @@ use proto_core::store::facts::Commit;
 use serde_json::json;
 
 use crate::args::{
-    ChangeArgs, DeployCommand, ManifestArg, NamespaceCommand, ScaleTarget, ServiceRef,
+    ChangeArgs, DeployCommand, MANIFEST, ManifestArg, NamespaceCommand, ScaleTarget, ServiceRef,
 };
 use crate::client::Client;
 use crate::failure::{Failure, OK, REFUSED, USAGE};
@@ -41,11 +41,13 @@ pub(crate) async fn deploy(
         }
         Some(DeployCommand::Prepare { manifest, output }) => {
             let request = OperationRequest::Deploy { manifest: read_manifest(out, &manifest)? };
-            prepare(client, out, request, output.as_deref()).await
+            prepare(client, out, request, &manifest.file, output.as_deref()).await
         }
         Some(DeployCommand::ApplyPrepared { file }) => {
-            let Prepared { request, plan, .. } = read_prepared(&file)?;
-            operation::run(client, out, &Submission::ApplyPrepared { request, plan }).await
+            let Prepared { request, plan, manifest, .. } = read_prepared(&file)?;
+            let again = prepare_again(manifest.as_deref(), &file);
+            let submission = Submission::ApplyPrepared { request, plan };
+            operation::run_prepared(client, out, &submission, again).await
         }
         Some(DeployCommand::Service { service, image, change }) => {
             let ServiceRef { namespace, service } = service;
@@ -210,7 +212,14 @@ pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
 }
 
 pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
-    let (name, bytes) = file::read(&file.file, manifest::MAX_BYTES, "ployzctl validate --help")?;
+    let read = file::read(&file.file, manifest::MAX_BYTES, "ployzctl validate --help");
+    let (name, bytes) = read.map_err(|failure| match failure {
+        Failure::Error { mut error, exit } if file.file == Path::new(MANIFEST) => {
+            error.message += "; `-f FILE` names another manifest";
+            Failure::Error { error, exit }
+        }
+        other => other,
+    })?;
     parse_manifest(&name, &bytes).map_err(|problems| {
         let next = format!("ployzctl validate -f {}", next::quoted(&file.file.to_string_lossy()));
         if out.json {
@@ -256,10 +265,23 @@ fn problem_text(problem: &ManifestProblem) -> String {
     out
 }
 
+/// The command that wrote this file from this manifest.
+fn prepare_again(manifest: Option<&str>, file: &Path) -> String {
+    let mut command = "ployzctl deploy prepare".to_owned();
+    // Standard input is gone; `./ployz.toml` needs no naming.
+    let named = manifest.filter(|name| ![MANIFEST, "-"].contains(name));
+    command += &named.map(|name| format!(" -f {}", next::quoted(name))).unwrap_or_default();
+    if file != Path::new("-") {
+        command += &format!(" -o {}", next::quoted(&file.to_string_lossy()));
+    }
+    command
+}
+
 async fn prepare(
     client: &Client,
     out: Out,
     request: OperationRequest,
+    manifest: &Path,
     output: Option<&Path>,
 ) -> Result<u8, Failure> {
     // Standard output belongs to the file, so progress is not shown.
@@ -269,7 +291,8 @@ async fn prepare(
     let OperationResult::Previewed { plan, digest } = result else {
         return operation::conclude(out, &result);
     };
-    let prepared = Prepared::new(request, plan);
+    let manifest = manifest.to_string_lossy().into_owned();
+    let prepared = Prepared::new(request, plan, Some(manifest));
     let Some(path) = output else {
         out.json(&prepared)?;
         return Ok(OK);
@@ -298,7 +321,7 @@ fn read_prepared(path: &Path) -> Result<Prepared, Failure> {
     let (name, bytes) = file::read(path, prepared::MAX_BYTES, "ployzctl deploy prepare --help")?;
     Prepared::parse(&bytes).map_err(|error| {
         let error = ErrorBody::new("PREPARED_INVALID", format!("{name} {error}"));
-        Failure::new(USAGE, error.next("ployzctl deploy prepare"))
+        Failure::new(USAGE, error.next(prepare_again(None, path)))
     })
 }
 

@@ -40,6 +40,7 @@ pub(crate) async fn init(
     name: &Namespace,
     found: &FoundArgs,
 ) -> Result<u8, Failure> {
+    client.fits()?;
     let home = Home::of(&found.dir);
     let turn = home.turn(out).await?;
     let made = mesh(client, out, &home, name, found).await;

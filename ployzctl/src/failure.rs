@@ -50,12 +50,7 @@ impl Failure {
         let next = match error.kind() {
             ErrorKind::StorageFull => format!("df -h {}", path.display()),
             // What there is instead.
-            _ => match path.parent() {
-                Some(directory) if directory != Path::new("") => {
-                    format!("ls -la {}", directory.display())
-                }
-                _ => "ls -la .".to_owned(),
-            },
+            _ => format!("ls -la {}", next::quoted(&nearest(path, error).to_string_lossy())),
         };
         Self::new(USAGE, ErrorBody::new("FILE_UNREADABLE", message).next(next))
     }
@@ -77,6 +72,20 @@ impl Failure {
             Self::Closed => OK,
         }
     }
+}
+
+/// What to look at where a path leads nowhere: itself if it is there, otherwise the directory above it that is.
+fn nearest<'a>(path: &'a Path, error: &std::io::Error) -> &'a Path {
+    let mut there = path;
+    if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) {
+        while !there.is_dir() {
+            match there.parent() {
+                Some(above) if above != Path::new("") => there = above,
+                _ => return Path::new("."),
+            }
+        }
+    }
+    there
 }
 
 /// Prints an error for people, to standard error.

@@ -1,42 +1,32 @@
 //! Files that the operator names, read as far as they may go: a device or a pipe has no end.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::path::Path;
 
 use proto_core::api::ErrorBody;
 
 use crate::failure::{Failure, USAGE};
-use crate::next::quoted;
 
 /// Reads a file, or standard input for `-`; at most a byte more than `limit`, by which the reader sees that it is too long.
 /// Its name for problems, and what is in it. `help` is the command that says which files are wanted.
 pub(crate) fn read(path: &Path, limit: usize, help: &str) -> Result<(String, Vec<u8>), Failure> {
     if path == Path::new("-") {
         let bytes = bounded(std::io::stdin(), limit);
-        let bytes = bytes.map_err(|error| unreadable("standard input", &error, help.to_owned()))?;
+        let bytes = bytes.map_err(|error| {
+            let message = format!("cannot read standard input: {error}");
+            Failure::new(USAGE, ErrorBody::new("FILE_UNREADABLE", message).next(help))
+        })?;
         return Ok(("<stdin>".to_owned(), bytes));
     }
     let name = path.display().to_string();
-    let bytes =
-        std::fs::File::open(path).and_then(|file| bounded(file, limit)).map_err(|error| {
-            let next = match error.kind() {
-                ErrorKind::NotFound => help.to_owned(),
-                _ => format!("ls -la {}", quoted(&name)),
-            };
-            unreadable(&name, &error, next)
-        })?;
-    Ok((name, bytes))
+    let bytes = std::fs::File::open(path).and_then(|file| bounded(file, limit));
+    Ok((name, bytes.map_err(|error| Failure::file("read", path, &error))?))
 }
 
 fn bounded(source: impl Read, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn unreadable(name: &str, error: &std::io::Error, next: String) -> Failure {
-    let message = format!("cannot read {name}: {error}");
-    Failure::new(USAGE, ErrorBody::new("FILE_UNREADABLE", message).next(next))
 }
 
 /// Line and column, in characters and from 1, of the first byte that is no UTF-8.

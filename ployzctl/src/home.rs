@@ -40,7 +40,8 @@ pub(crate) struct Home {
 
 impl Home {
     pub(crate) fn of(args: &DataDir) -> Self {
-        let dir = args.data_dir.clone().unwrap_or_else(paths::data_dir);
+        let named = args.data_dir.clone().filter(|dir| !dir.as_os_str().is_empty());
+        let dir = named.unwrap_or_else(paths::data_dir);
         // The daemon that is started keeps the path; it must not depend on where this program was called.
         Self { dir: std::path::absolute(&dir).unwrap_or(dir) }
     }
@@ -64,6 +65,7 @@ impl Home {
 
     /// Whether a daemon is there and has something to say.
     pub(crate) async fn answers(&self, client: &Client) -> Result<bool, Failure> {
+        client.fits()?;
         match client.answers("/v1/status").await {
             Err(silent) if is_silence(&silent) => Err(self.silent(silent, "up")),
             answer => Ok(answer.is_ok()),

@@ -56,8 +56,9 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<u8, Failure> {
     let out = Out::new(&cli.global);
-    let typed = cli.global.socket.is_some() && cli.global.socket != paths::socket_of_environment();
-    let socket = cli.global.socket.unwrap_or_else(paths::socket);
+    let named = cli.global.socket.filter(|socket| !socket.as_os_str().is_empty());
+    let typed = named.is_some() && named != paths::socket_of_environment();
+    let socket = named.unwrap_or_else(paths::socket);
     // A daemon that is told about it does not run where this program was called.
     let socket = std::path::absolute(&socket).unwrap_or(socket);
     if typed {

@@ -19,14 +19,31 @@ use crate::render;
 /// Sends it, shows it, and gives the exit code.
 pub(crate) async fn run(client: &Client, out: Out, submission: &Submission) -> Result<u8, Failure> {
     let result = watch(client, out, submission).await?;
+    tell(out, submission, &result)
+}
+
+/// The same for a plan that was prepared; `again` prepares one like it, and is what to type if this one cannot be applied any more.
+pub(crate) async fn run_prepared(
+    client: &Client,
+    out: Out,
+    submission: &Submission,
+    again: String,
+) -> Result<u8, Failure> {
+    let mut watch = Watch::new(client, out, submission)?;
+    watch.again = Some(again);
+    let result = watch.run(submission).await?;
+    tell(out, submission, &result)
+}
+
+fn tell(out: Out, submission: &Submission, result: &OperationResult) -> Result<u8, Failure> {
     // In JSON the last event has said it.
     if !out.json {
-        tolerate_closed(out.text(&render::operation::result(&result)))?;
+        tolerate_closed(out.text(&render::operation::result(result)))?;
     }
-    if let Some(error) = result.error() {
+    if let Some(error) = submission.error(result) {
         failure::print(error);
     }
-    Ok(result.exit_code())
+    Ok(submission.exit_code(result))
 }
 
 /// Shows how it ended where no event has said it; the exit code.
@@ -44,24 +61,7 @@ pub(crate) async fn watch(
     out: Out,
     submission: &Submission,
 ) -> Result<OperationResult, Failure> {
-    let mut watch = Watch::new(client, out, submission)?;
-    let opened = {
-        let open = client.post_lines("/v1/operations", submission);
-        tokio::pin!(open);
-        loop {
-            tokio::select! {
-                opened = &mut open => break opened,
-                _ = watch.interrupts.recv() => watch.interrupted(None).await?,
-            }
-        }
-    };
-    let mut lines = opened.map_err(|failure| watch.lost(failure))?;
-    if watch.presses > 0 {
-        watch.cancel(lines.handle).await;
-    }
-    let result = watch.follow(&mut lines).await;
-    watch.progress.clear();
-    result
+    Watch::new(client, out, submission)?.run(submission).await
 }
 
 /// What is known of an operation that is being watched.
@@ -74,6 +74,8 @@ struct Watch<'a> {
     operation: Option<OperationId>,
     /// It cannot change anything.
     harmless: bool,
+    /// Prepares the plan anew, if it was prepared.
+    again: Option<String>,
     progress: Progress,
 }
 
@@ -92,7 +94,29 @@ impl<'a> Watch<'a> {
         };
         let harmless = matches!(submission, Submission::Preview { .. });
         let progress = Progress::new(out);
-        Ok(Self { client, interrupts, presses: 0, operation, harmless, progress })
+        let again = None;
+        Ok(Self { client, interrupts, presses: 0, operation, harmless, again, progress })
+    }
+
+    async fn run(mut self, submission: &Submission) -> Result<OperationResult, Failure> {
+        let client = self.client;
+        let opened = {
+            let open = client.post_lines("/v1/operations", submission);
+            tokio::pin!(open);
+            loop {
+                tokio::select! {
+                    opened = &mut open => break opened,
+                    _ = self.interrupts.recv() => self.interrupted(None).await?,
+                }
+            }
+        };
+        let mut lines = opened.map_err(|failure| self.lost(failure))?;
+        if self.presses > 0 {
+            self.cancel(lines.handle).await;
+        }
+        let result = self.follow(&mut lines).await;
+        self.progress.clear();
+        result
     }
 
     async fn follow(&mut self, lines: &mut Lines) -> Result<OperationResult, Failure> {
@@ -104,13 +128,20 @@ impl<'a> Watch<'a> {
                     continue;
                 }
             };
-            let Some(event) = event else {
+            let Some(mut event) = event else {
                 let message = "the daemon's answer ended before the operation did";
                 let error = ErrorBody::new("CONNECTION_LOST", message);
                 return Err(self.lost(Failure::new(DAEMON, error)));
             };
             if let OperationEvent::Recorded { operation, .. } = &event {
                 self.operation = Some(operation.clone());
+            }
+            // The daemon does not know which files were named.
+            if let OperationEvent::Finished { result: OperationResult::Refused { error } } =
+                &mut event
+                && matches!(error.code.as_str(), "PLAN_DRIFTED" | "PLAN_INVALID")
+            {
+                error.next = self.again.clone().or(error.next.take());
             }
             tolerate_closed(self.progress.show(&event))?;
             if let OperationEvent::Finished { result } = event {

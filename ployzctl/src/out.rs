@@ -102,7 +102,7 @@ impl Out {
             Ok(_) if answer.trim() == "yes" => Ok(()),
             _ => {
                 let error = ErrorBody::new("NOT_CONFIRMED", "not confirmed; nothing was changed");
-                Err(Failure::new(USAGE, error))
+                Err(Failure::new(USAGE, error.next(format!("{command} --yes"))))
             }
         }
     }

@@ -9,7 +9,17 @@ pub(crate) fn socket() -> PathBuf {
 
 /// The socket that the shell has set: it is so for the next command too.
 pub(crate) fn socket_of_environment() -> Option<PathBuf> {
-    std::env::var_os("PLOYZ_SOCKET").map(PathBuf::from)
+    set("PLOYZ_SOCKET")
+}
+
+/// The directory of the cluster that the shell has set.
+pub(crate) fn data_dir_of_environment() -> Option<PathBuf> {
+    set("PLOYZ_DATA_DIR")
+}
+
+/// A variable that is set to something: one that is empty is none.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The directory that holds everything of the cluster.

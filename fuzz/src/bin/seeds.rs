@@ -114,7 +114,7 @@ fn of_scenario(folder: &Path, scenario: &Scenario) -> std::io::Result<()> {
     write(folder, "api", name, format!("POST /v1/operations\n{apply}").as_bytes())?;
     if let Some(OperationResult::Previewed { plan, .. }) = previewed {
         write(folder, "messages", name, commands(&plan).as_bytes())?;
-        write(folder, "prepared", name, Prepared::new(request, plan).text().as_bytes())?;
+        write(folder, "prepared", name, Prepared::new(request, plan, None).text().as_bytes())?;
     }
 
     let all = ["cluster", "machine", "ns", "allocation", "host", "port", "op", "lease"];

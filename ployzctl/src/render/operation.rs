@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use proto_core::api::views::LeaseView;
 use proto_core::api::{OperationEvent, OperationResult, OperationSummary, StepStatus};
 
-use super::plan;
+use super::{count, plan};
 use crate::out::table;
 
 /// An event as a line; `None` if it is said otherwise: the result at the end, a plan by its first line only.
@@ -91,6 +91,13 @@ pub(crate) fn show(operation: &OperationSummary) -> String {
     _ = writeln!(out, "started {}, updated {}", record.started, record.updated);
     for note in &record.notes {
         _ = writeln!(out, "note: {note}");
+    }
+    if let Some(done) = &record.done {
+        let steps = count(done.steps.len(), "step");
+        _ = writeln!(out, "committed {}, {steps} done", done.commit);
+        for step in &done.steps {
+            _ = writeln!(out, "  {step}");
+        }
     }
     if let Some(plan) = &record.plan {
         out += &plan::plan(plan, &plan.digest());

@@ -1,7 +1,7 @@
 //! Manifests and prepared plans: what is checked before the daemon is asked.
 
-use proto_core::api::OperationResult;
 use proto_core::api::views::CommitView;
+use proto_core::api::{ErrorBody, OperationResult};
 use proto_core::deploy::manifest::{Format, parse};
 use serde_json::{Value, json};
 
@@ -47,7 +47,43 @@ fn a_manifest_that_is_not_there_is_the_operator_s_mistake() {
         "{}",
         ran.stderr
     );
-    assert!(ran.stderr.ends_with("next: ployzctl validate --help\n"), "{}", ran.stderr);
+    assert!(ran.stderr.ends_with("next: ls -la .\n"), "{}", ran.stderr);
+    let ran = Fake::away().run("deploy -f /nowhere/at/all.toml");
+    assert!(ran.stderr.ends_with("next: ls -la /\n"), "what there is: {}", ran.stderr);
+    let ran = Fake::away().run("deploy");
+    assert!(ran.stderr.contains("; `-f FILE` names another manifest\n"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_prepared_plan_that_drifted_names_the_command_that_prepares_it_again() {
+    let plan = plan();
+    let previewed =
+        OperationResult::Previewed { plan: Box::new(plan.clone()), digest: plan.digest() };
+    let error = ErrorBody::new("PLAN_DRIFTED", "the head moved").next("ployzctl deploy prepare");
+    let fake = Fake::new(move |seen, reply| {
+        reply.operation();
+        reply.line(&finished(match seen.body["mode"].as_str() {
+            Some("preview") => previewed.clone(),
+            _ => OperationResult::Refused { error: error.clone() },
+        }));
+    });
+    fake.file("ployz.toml", MANIFEST);
+    fake.file("b.toml", MANIFEST);
+    for (prepare, again) in [
+        ("", "-o plan.json"),
+        ("-f ployz.toml", "-o plan.json"),
+        ("-f b.toml", "-f b.toml -o plan.json"),
+    ] {
+        fake.run(&format!("deploy prepare {prepare} -o plan.json"));
+        let ran = fake.run("deploy apply-prepared plan.json");
+        assert_eq!(ran.code, 9, "{}", ran.stderr);
+        let next = format!("next: ployzctl deploy prepare {again}\n");
+        assert!(ran.stderr.ends_with(&next), "{prepare}: {}", ran.stderr);
+        let ran = fake.run("deploy apply-prepared plan.json --json");
+        let event: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let next = format!("ployzctl deploy prepare {again}");
+        assert_eq!(event["result"]["error"]["next"], next, "{prepare}");
+    }
 }
 
 #[test]

@@ -312,3 +312,15 @@ fn a_step_that_fails_shows_where_and_why() {
     assert!(ran.stdout.contains("m1: start web-0: failed: it is so\n"), "{}", ran.stdout);
     assert_eq!(ran.stderr, "error[EXITED]: it is so\n    boom\nnext: ployzctl op ls\n");
 }
+
+#[test]
+fn an_abort_that_was_asked_for_is_done_and_one_that_was_not_is_an_error() {
+    let result = OperationResult::Aborted { operation: operation(), error: error("CANCELLED") };
+    let fake = Fake::running(vec![recorded(), finished(result)]);
+    let ran = fake.run("op abort -q 0123456789abcdef");
+    let said = "aborted operation 0123456789abcdef: everything was undone\n";
+    assert_eq!((ran.code, ran.stdout.as_str(), ran.stderr.as_str()), (0, said, ""));
+    let ran = fake.run("op resume -q 0123456789abcdef");
+    assert_eq!((ran.code, ran.stdout.as_str()), (4, said));
+    assert!(ran.stderr.starts_with("error[CANCELLED]: "), "{}", ran.stderr);
+}

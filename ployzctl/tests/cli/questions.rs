@@ -123,6 +123,12 @@ OPERATION         PHASE                         SCOPE           WHAT         COO
 ";
     let ran = Fake::saying(json!([record])).run("op ls");
     assert_eq!(ran.stdout, expected, "{}", ran.stderr);
+    let mut over = record.clone();
+    over["phase"] = json!("committed");
+    over["done"] = json!({"commit": 2, "steps": ["m1: start web-0-x at 10.101.0.2"]});
+    let shown = Fake::saying(over).run("op show 0123456789abcdef").stdout;
+    let done = "committed 2, 1 step done\n  m1: start web-0-x at 10.101.0.2\n";
+    assert!(shown.ends_with(done), "{shown}");
     let shown = Fake::saying(record).run("op show 0123456789abcdef").stdout;
     assert!(shown.contains("coordinator m1, epoch 1.9\n"), "{shown}");
     assert!(shown.contains("next: ployzctl op resume 0123456789abcdef, or"), "{shown}");

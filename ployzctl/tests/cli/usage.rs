@@ -93,3 +93,57 @@ fn a_namespace_that_is_not_there_is_none_for_ps_too() {
     }
     assert_eq!(fake.run("ps").code, 0);
 }
+
+#[test]
+fn a_cluster_s_name_that_is_none_is_told_what_names_are_made_of() {
+    let ran = Fake::away().command("mesh init").arg("Bad Name").output().unwrap();
+    let ran = Ran::of(ran);
+    assert_eq!(ran.code, 2);
+    let said =
+        "a cluster's name is 1 to 63 of a-z, 0-9, '-' and '_', starting with a letter or digit\n";
+    assert!(ran.stderr.contains(said), "{}", ran.stderr);
+}
+
+#[test]
+fn a_variable_that_is_set_to_nothing_is_not_set() {
+    let mut command = Fake::away().command("status");
+    command.env("PLOYZ_SOCKET", "").env("PLOYZ_DATA_DIR", "").current_dir("/");
+    let ran = Ran::of(command.output().unwrap());
+    // The usual socket is asked, whatever is there; it was not typed.
+    assert_ne!(ran.code, 2, "{}", ran.stderr);
+    assert!(!ran.stderr.contains("--socket"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_socket_s_path_that_no_socket_can_have_is_said_to_be_too_long() {
+    let fake = Fake::away();
+    let longest = format!("/{}", "x".repeat(106));
+    let ran = fake.run(&format!("--socket {longest} status"));
+    assert!(ran.stderr.starts_with("error[DAEMON_AWAY]: "), "{}", ran.stderr);
+    for command in ["status", "dev up", "mesh init a", "deploy history a"] {
+        let data = fake.socket().with_file_name("data");
+        let mut typed = fake.command(&format!("--socket {longest}y {command}"));
+        let ran = Ran::of(typed.env("PLOYZ_DATA_DIR", &data).output().unwrap());
+        assert_eq!(ran.code, 2, "{command}: {}", ran.stderr);
+        let said =
+            "error[SOCKET_PATH_TOO_LONG]: the path of a socket has at most 107 bytes, and /x";
+        assert!(ran.stderr.starts_with(said), "{command}: {}", ran.stderr);
+        assert!(ran.stderr.contains(" has 108\n"), "{command}: {}", ran.stderr);
+        assert!(!data.exists(), "{command}: nothing is founded");
+    }
+}
+
+#[test]
+fn a_daemon_that_never_was_started_nothing() {
+    let fake = Fake::away();
+    let data = fake.socket().with_file_name("data");
+    let status = || {
+        let output = fake.command("status").env("PLOYZ_DATA_DIR", &data).output();
+        Ran::of(output.unwrap()).stderr
+    };
+    let never = format!("; there is no cluster in {} either\n", data.display());
+    assert!(status().contains(&never), "{}", status());
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("ployzd.toml"), "").unwrap();
+    assert!(status().contains("; whatever it started runs on without it\n"), "{}", status());
+}

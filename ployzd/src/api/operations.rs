@@ -61,6 +61,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Answer<Vec<OperationSum
     let mut all = summaries(&api, Key::operations()).await?;
     for summary in &mut all {
         (summary.record.request, summary.record.plan) = (None, None);
+        summary.record.done.iter_mut().for_each(|done| done.steps.clear());
     }
     all.sort_by_key(|summary| std::cmp::Reverse(summary.record.started));
     Ok(Json(all))

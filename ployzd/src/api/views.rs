@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use proto_core::Outcome;
 use proto_core::api::requests::InstancesQuery;
 use proto_core::api::views::{
@@ -13,7 +14,7 @@ use proto_core::api::views::{
 use proto_core::coordination::Phase;
 use proto_core::coordination::command::{Command, CommandBody, CommandReply, MachineObservation};
 use proto_core::coordination::record::OperationRecord;
-use proto_core::deploy::plan::MIN_DISK_FREE;
+use proto_core::deploy::plan::{MIN_DISK_FREE, no_namespace};
 use proto_core::deploy::spec::Manifest;
 use proto_core::digest::Digest;
 use proto_core::id::{MachineId, Namespace, OperationId};
@@ -136,8 +137,7 @@ async fn facts(api: &Api, namespace: &Namespace) -> Result<Facts, Failure> {
     let entries = api.read(vec![Key::namespace(namespace)]).await?;
     let facts = Facts::parse(&entries).map_err(|error| Failure::unreadable(&error))?;
     if facts.head.is_none() {
-        let message = format!("there is no namespace {namespace}");
-        return Err(Failure::not_found("NO_SUCH_NAMESPACE", message, "ployzctl namespace ls"));
+        return Err(Failure(StatusCode::NOT_FOUND, no_namespace(namespace, &facts)));
     }
     Ok(facts)
 }
@@ -164,6 +164,9 @@ pub(super) async fn commit(
         Failure::not_found("NO_SUCH_COMMIT", message, &next)
     };
     let commit = match number.as_str() {
+        "head" if facts.head_commit().is_none() => {
+            return Err(Failure(StatusCode::NOT_FOUND, no_namespace(&namespace, &facts)));
+        }
         "head" => facts.head_commit(),
         number => number.parse().ok().and_then(|number: u64| facts.commits.get(&number)),
     };

@@ -167,6 +167,22 @@ impl Submission {
             Self::Abort { operation } => Some(format!("op abort {operation}")),
         }
     }
+
+    /// The exit code of the command that asked for this when it ends so: who asked for an abort, and for nothing else, got it.
+    #[must_use]
+    pub fn exit_code(&self, result: &OperationResult) -> u8 {
+        if self.wanted(result) { 0 } else { result.exit_code() }
+    }
+
+    /// What went wrong for whoever asked for this, if something did.
+    #[must_use]
+    pub fn error<'a>(&self, result: &'a OperationResult) -> Option<&'a ErrorBody> {
+        if self.wanted(result) { None } else { result.error() }
+    }
+
+    fn wanted(&self, result: &OperationResult) -> bool {
+        matches!((self, result), (Self::Abort { .. }, OperationResult::Aborted { .. }))
+    }
 }
 
 /// Progress of an operation, for a person or agent.
@@ -264,7 +280,7 @@ pub enum OperationResult {
         /// Why.
         error: ErrorBody,
     },
-    /// Exit 4: everything was undone.
+    /// Exit 4, or 0 if this is what was asked for: everything was undone.
     Aborted {
         /// The operation.
         operation: OperationId,
@@ -297,7 +313,7 @@ pub enum OperationResult {
 }
 
 impl OperationResult {
-    /// The exit code of the command that asked for the operation.
+    /// The exit code of the command that asked for the operation; [`Submission::exit_code`] knows what was asked for.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -23,6 +23,9 @@ pub struct Prepared {
     pub request: OperationRequest,
     /// What will be done.
     pub plan: Box<Plan>,
+    /// The file that the request was read from, as it was typed, `-` for standard input: for the command that prepares it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<String>,
 }
 
 /// Why a text is no prepared plan.
@@ -43,10 +46,10 @@ pub enum PreparedError {
 }
 
 impl Prepared {
-    /// A plan with its digest.
+    /// A plan with its digest, and the file that the request was read from.
     #[must_use]
-    pub fn new(request: OperationRequest, plan: Box<Plan>) -> Self {
-        Self { v: VERSION, digest: plan.digest(), request, plan }
+    pub fn new(request: OperationRequest, plan: Box<Plan>, manifest: Option<String>) -> Self {
+        Self { v: VERSION, digest: plan.digest(), request, plan, manifest }
     }
 
     /// As the file holds it, for people to read.

@@ -50,6 +50,28 @@ pub struct OperationRecord {
     /// What was worth saying.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// What is kept of the plan once it is committed and everything done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub done: Option<Done>,
+}
+
+/// What an operation came to that committed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    /// The number of its commit.
+    pub commit: u64,
+    /// Its steps for people, `m1: start web-0-…`: those before the commit, then those after it.
+    pub steps: Vec<String>,
+}
+
+impl Done {
+    /// What is left of this plan when all of it is done.
+    #[must_use]
+    pub fn of(plan: &Plan) -> Self {
+        let steps = plan.steps.iter().chain(&plan.cleanup);
+        let steps = steps.map(|step| format!("{}: {}", step.machine, step.action)).collect();
+        Self { commit: plan.commit.commit.number, steps }
+    }
 }
 
 /// How far an operation is. It never goes backwards within an attempt.

@@ -313,7 +313,7 @@ impl Operation {
             v: crate::store::facts::VERSION,
             id: plan.operation.clone(),
             scope: plan.scope.clone(),
-            summary: request.summary(),
+            summary: plan.commit.commit.summary.clone(),
             request_digest: request.digest(),
             request: Some(request.clone()),
             plan: Some(plan),
@@ -326,6 +326,7 @@ impl Operation {
             updated: wall,
             error: None,
             notes: Vec::new(),
+            done: None,
         };
         self.take(Versioned { revision, value: record }, false, wall);
     }

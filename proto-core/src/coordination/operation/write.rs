@@ -9,7 +9,7 @@ use super::{
 };
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationResult};
-use crate::coordination::record::{OperationRecord, Phase};
+use crate::coordination::record::{Done, OperationRecord, Phase};
 use crate::daemon::EffectKind;
 use crate::id::{Epoch, InstanceName};
 use crate::mutant::{self, Mutant};
@@ -123,6 +123,7 @@ impl Operation {
         record.updated = wall;
         record.phase = phase;
         record.notes = self.notes.clone();
+        record.done = (phase == Phase::Committed).then(|| Done::of(self.recorded_plan()));
         record.request = None;
         record.plan = None;
         let lease = self.lease.as_ref().map(|held| Lease { released: true, ..held.value.clone() });

@@ -104,7 +104,7 @@ impl World<'_> {
         let machine = &host.candidate.record;
         match machine.lifecycle {
             MachineLifecycle::Standby => {
-                return "standby: `ployzctl machine activate` lets it take instances".to_owned();
+                return "standby".to_owned();
             }
             MachineLifecycle::Draining => return "draining".to_owned(),
             MachineLifecycle::Removed => return "removed".to_owned(),

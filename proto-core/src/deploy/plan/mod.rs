@@ -18,6 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use addresses::Addresses;
+pub use target::no_namespace;
 use target::{Target, target};
 
 use super::placement::{self, Candidate, RegionRole};
@@ -357,7 +358,10 @@ impl<'a> Planner<'a> {
                     return Ok(assignment.slots);
                 }
                 let all: Vec<_> = refusals.iter().map(ToString::to_string).collect();
-                Err(ErrorBody::new("NO_PLACE", all.join("; ")).next("ployzctl status"))
+                // The sentence says which key keeps which machine out; what takes the room is in `ps`.
+                let next =
+                    "ployzctl ps, and after a change of the manifest ployzctl deploy preview";
+                Err(ErrorBody::new("NO_PLACE", all.join("; ")).next(next))
             }
         }
     }
@@ -445,7 +449,7 @@ impl<'a> Planner<'a> {
             number,
             operation: self.operation.clone(),
             request: self.digest,
-            summary: self.request.summary(),
+            summary: self.target.summary(self.request),
             at: UnixTime::default(),
             services: services.collect(),
         })
@@ -500,8 +504,10 @@ fn check_workload(
     machine: &MachineId,
     seen: &MachineObservation,
 ) -> Result<(), ErrorBody> {
-    let unsupported =
-        |message: String| Err(ErrorBody::new("UNSUPPORTED", message).next("ployzctl status"));
+    // The manifest is to be changed, and the keys are named.
+    let unsupported = |message: String| {
+        Err(ErrorBody::new("UNSUPPORTED", message).next("ployzctl deploy preview"))
+    };
     let image = &workload.image;
     if seen.runtime == "process" {
         let asked: Vec<_> =

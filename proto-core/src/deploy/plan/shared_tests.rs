@@ -213,6 +213,7 @@ fn what_an_operation_under_way_will_set_aside_is_not_there_either() {
     let request = deploy("a", "app:v1", 2, &reserving(2.0, "4GiB"));
     let Planned::Plan(plan) = world.plan(&request) else { panic!("a plan") };
     let record = OperationRecord {
+        done: None,
         v: VERSION,
         id: plan.operation.clone(),
         scope: plan.scope.clone(),

@@ -11,6 +11,20 @@ use crate::store::facts::Commit;
 pub(super) struct Target {
     pub(super) services: BTreeMap<ServiceName, TargetService>,
     pub(super) removes_namespace: bool,
+    /// The commit that a rollback goes back to.
+    pub(super) restores: Option<u64>,
+}
+
+impl Target {
+    /// A few words for listings; a rollback says to which commit, also where that was not asked for by its number.
+    pub(super) fn summary(&self, request: &OperationRequest) -> String {
+        match (request, self.restores) {
+            (OperationRequest::Rollback { namespace, .. }, to @ Some(_)) => {
+                OperationRequest::Rollback { namespace: namespace.clone(), to }.summary()
+            }
+            _ => request.summary(),
+        }
+    }
 }
 
 /// What a service shall be.
@@ -26,6 +40,7 @@ pub(super) struct TargetService {
 /// Reads a request as what the namespace shall be after it.
 pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target, ErrorBody> {
     let namespace = request.namespace();
+    let mut restores = None;
     let mut services = match request {
         OperationRequest::Deploy { manifest } => {
             let services = manifest.services.clone().into_iter();
@@ -39,13 +54,14 @@ pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target
                 let next = format!("ployzctl deploy history {namespace}");
                 ErrorBody::new("NO_SUCH_COMMIT", message).next(next)
             })?;
+            restores = Some(to);
             committed(commit, facts)?
         }
         OperationRequest::RemoveNamespace { .. } => {
             if facts.head.is_none() {
-                return Err(no_namespace(namespace));
+                return Err(no_namespace(namespace, facts));
             }
-            return Ok(Target { services: BTreeMap::new(), removes_namespace: true });
+            return Ok(Target { removes_namespace: true, ..Target::default() });
         }
         _ => match facts.head_commit() {
             Some(head) => committed(head, facts)?,
@@ -81,7 +97,7 @@ pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target
             find(&mut services, namespace, name, facts)?.stopped = true;
         }
     }
-    Ok(Target { services, removes_namespace: false })
+    Ok(Target { services, removes_namespace: false, restores })
 }
 
 impl TargetService {
@@ -91,12 +107,25 @@ impl TargetService {
 }
 
 fn head<'a>(namespace: &Namespace, facts: &'a Facts) -> Result<&'a Commit, ErrorBody> {
-    facts.head_commit().ok_or_else(|| no_namespace(namespace))
+    facts.head_commit().ok_or_else(|| no_namespace(namespace, facts))
 }
 
-fn no_namespace(namespace: &Namespace) -> ErrorBody {
-    let message = format!("there is no namespace {namespace}");
-    ErrorBody::new("NO_SUCH_NAMESPACE", message).next("ployzctl namespace ls")
+/// The namespace is not there: it never was, or it was removed, and then by which operation and when.
+#[must_use]
+pub fn no_namespace(namespace: &Namespace, facts: &Facts) -> ErrorBody {
+    let removed = facts.head.as_ref().filter(|head| head.value.removed);
+    let (message, next) = match removed.map(|head| facts.commits.get(&head.value.commit)) {
+        None => (format!("there is no namespace {namespace}"), "ployzctl namespace ls".to_owned()),
+        Some(commit) => {
+            let by = commit.map_or_else(String::new, |Commit { operation, at, .. }| {
+                format!(" by operation {operation} at {at}")
+            });
+            let message =
+                format!("namespace {namespace} was removed{by}; its commits are still known");
+            (message, format!("ployzctl deploy history {namespace}"))
+        }
+    };
+    ErrorBody::new("NO_SUCH_NAMESPACE", message).next(next)
 }
 
 fn find<'a>(

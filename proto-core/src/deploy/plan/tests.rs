@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Planned, plan};
+use super::{Planned, no_namespace, plan};
 use crate::api::OperationRequest;
 use crate::coordination::command::MachineObservation;
 use crate::coordination::plan::{Action, Plan};
@@ -252,6 +252,24 @@ fn rollback_restores_the_services_of_an_earlier_commit() {
     let back = cluster.apply(&rollback(None));
     let revision = |plan: &Plan| plan.commit.commit.services.values().next().unwrap().revision;
     assert_eq!((back.commit.commit.number, revision(&back)), (3, revision(&first)));
+    assert_eq!(back.commit.commit.summary, "rollback blog to 1", "also where nobody typed it");
+}
+
+#[test]
+fn a_namespace_that_was_removed_says_by_what_and_when() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&deploy("app:v1", "rolling"));
+    let namespace = Namespace::new("blog").unwrap();
+    let rollback = OperationRequest::Rollback { namespace: namespace.clone(), to: None };
+    let gone = cluster.apply(&OperationRequest::RemoveNamespace { namespace: namespace.clone() });
+    let Planned::Refused(error) = cluster.plan(&rollback) else { panic!("planned") };
+    assert_eq!(error.code, "NO_SUCH_NAMESPACE");
+    let by = format!("namespace blog was removed by operation {} at ", gone.operation);
+    assert!(error.message.starts_with(&by), "{}", error.message);
+    assert_eq!(error.next.as_deref(), Some("ployzctl deploy history blog"));
+    let never = Namespace::new("never").unwrap();
+    let error = no_namespace(&never, &crate::store::Facts::default());
+    assert_eq!(error.message, "there is no namespace never");
 }
 
 #[test]
@@ -325,7 +343,7 @@ fn what_a_process_cannot_have_is_refused_in_the_plan_by_its_key() {
         let request = deploy(&format!("command = [\"serve\"]\n{line}"));
         let Planned::Refused(error) = cluster.plan(&request) else { panic!("{key} is planned") };
         assert_eq!(error.code, "UNSUPPORTED");
-        assert_eq!(error.next.as_deref(), Some("ployzctl status"));
+        assert_eq!(error.next.as_deref(), Some("ployzctl deploy preview"));
         for word in ["service w ", "machine m1", key] {
             assert!(error.message.contains(word), "{word}: {}", error.message);
         }

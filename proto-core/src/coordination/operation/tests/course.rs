@@ -102,6 +102,10 @@ fn a_deploy_goes_from_read_to_finish_in_one_order() {
     );
     assert_eq!(finish[2].value["released"], true);
     let last = record(&finish);
+    let done = last.done.expect("it committed");
+    assert_eq!((done.commit, done.steps.len()), (2, 10), "{done:?}");
+    assert!(done.steps[0].starts_with("m1: start web-0-"), "{done:?}");
+    assert!(done.steps[9].starts_with("m2: remove web-1-"), "{done:?}");
     assert_eq!((last.phase, last.plan, last.request), (Phase::Committed, None, None));
     assert!(finish[3].ttl.is_some(), "a finished record expires");
     bench.accept(130);

@@ -4,7 +4,7 @@ use super::bench::Bench;
 use super::course::record;
 use super::given::{Given, apply, key, machine, second};
 use crate::Outcome;
-use crate::api::OperationResult;
+use crate::api::{ErrorBody, OperationResult, Submission};
 use crate::coordination::command::CommandReply;
 use crate::coordination::record::Phase;
 use crate::id::Epoch;
@@ -118,6 +118,23 @@ fn a_cancel_among_the_steps_undoes_them_last_first_behind_a_barrier_of_a_fresh_e
     assert_eq!(record(&bench.batch()).phase, Phase::Aborted);
     bench.accept(210);
     assert_eq!(end(&bench), (4, "CANCELLED"));
+}
+
+#[test]
+fn who_asked_for_an_abort_and_for_nothing_else_got_what_was_asked_for() {
+    let mut bench = begin().up_to_steps();
+    bench.cancel();
+    bench.accept(200);
+    bench.all_ok();
+    bench.all_ok();
+    bench.accept(210);
+    let (result, operation) = (bench.result(), bench.id());
+    let abort = Submission::Abort { operation: operation.clone() };
+    assert_eq!((abort.exit_code(result), abort.error(result)), (0, None));
+    let resume = Submission::Resume { operation };
+    assert_eq!((resume.exit_code(result), resume.error(result)), (4, result.error()));
+    let refused = OperationResult::Refused { error: ErrorBody::new("NO_SUCH_OPERATION", "none") };
+    assert_eq!((abort.exit_code(&refused), abort.error(&refused)), (3, refused.error()));
 }
 
 #[test]
