@@ -16,6 +16,7 @@ mod dev;
 mod diff;
 mod failure;
 mod file;
+mod follow;
 mod home;
 mod next;
 mod operation;

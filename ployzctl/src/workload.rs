@@ -6,12 +6,11 @@ use proto_core::api::ErrorBody;
 use proto_core::api::views::{ExecEvent, ExecRequest, InstanceRow, InstancesView, LogLine};
 use proto_core::id::InstanceName;
 use proto_core::runtime::InstanceState;
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 use crate::args::InstanceRef;
-use crate::client::{Client, Lines};
+use crate::client::Client;
 use crate::failure::{DAEMON, Failure, OK, REFUSED};
+use crate::follow;
 use crate::out::Out;
 
 /// `logs`.
@@ -22,56 +21,32 @@ pub(crate) async fn logs(
     follow: bool,
     tail: u32,
 ) -> Result<u8, Failure> {
+    if follow {
+        return follow::follow(client, out, target, tail).await;
+    }
     let rows = find(client, out, target).await?;
-    let prefix = rows.len() > 1 && !out.json;
     let mut streams = Vec::new();
     for row in &rows {
         let name = &row.instance.spec.name;
-        let path = format!("/v1/logs?instance={name}&tail={tail}&follow={follow}");
+        let path = format!("/v1/logs?instance={name}&tail={tail}&follow=false");
         streams.push(client.get_lines(&path).await?);
     }
-    let write = |line: &LogLine| {
-        if out.json {
-            return out.json(line);
+    // One instance after the other, oldest line first.
+    for mut stream in streams {
+        while let Some(line) = stream.next::<LogLine>().await? {
+            write(out, &line, rows.len() > 1)?;
         }
-        let text = &line.text;
-        if prefix { out.line(format_args!("{} | {text}", line.instance)) } else { out.line(text) }
-    };
-    if !follow {
-        // One instance after the other, oldest line first.
-        for mut stream in streams {
-            while let Some(line) = stream.next::<LogLine>().await? {
-                write(&line)?;
-            }
-        }
-        return Ok(OK);
-    }
-    let (sender, mut lines) = mpsc::channel(64);
-    let mut readers = JoinSet::new();
-    for stream in streams {
-        readers.spawn(forward(stream, sender.clone()));
-    }
-    drop(sender);
-    while let Some(line) = lines.recv().await {
-        write(&line)?;
-    }
-    while let Some(ended) = readers.join_next().await {
-        ended.map_err(|error| {
-            let message = format!("a reader of logs failed: {error}");
-            let error = ErrorBody::new("LOGS_FAILED", message).next("ployzctl status");
-            Failure::new(DAEMON, error)
-        })??;
     }
     Ok(OK)
 }
 
-async fn forward(mut stream: Lines, lines: mpsc::Sender<LogLine>) -> Result<(), Failure> {
-    while let Some(line) = stream.next().await? {
-        if lines.send(line).await.is_err() {
-            return Ok(());
-        }
+/// A line of a log, behind its instance's name if lines of several come.
+pub(crate) fn write(out: Out, line: &LogLine, prefix: bool) -> Result<(), Failure> {
+    if out.json {
+        return out.json(line);
     }
-    Ok(())
+    let text = &line.text;
+    if prefix { out.line(format_args!("{} | {text}", line.instance)) } else { out.line(text) }
 }
 
 /// `exec`: the exit code is the command's.
@@ -115,7 +90,7 @@ fn exit_code(code: i32) -> u8 {
 }
 
 /// The instances that are meant: those of the head if there are any, otherwise all of the service.
-async fn find(
+pub(crate) async fn find(
     client: &Client,
     out: Out,
     target: &InstanceRef,
@@ -137,7 +112,8 @@ async fn find(
     Ok(rows)
 }
 
-fn select(mut rows: Vec<InstanceRow>, target: &InstanceRef) -> Vec<InstanceRow> {
+/// Of these the ones that are meant.
+pub(crate) fn select(mut rows: Vec<InstanceRow>, target: &InstanceRef) -> Vec<InstanceRow> {
     rows.retain(|row| {
         let spec = &row.instance.spec;
         spec.namespace == target.service.namespace

@@ -1,11 +1,13 @@
 //! Logs and commands of instances.
 
-use proto_core::api::views::{InstancesView, LogLine};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use proto_core::api::views::{CommitView, InstanceRow, InstancesView, LogLine};
 use proto_core::runtime::InstanceState;
 use serde_json::json;
 
 use crate::fake::Fake;
-use crate::fixture::{instances, row};
+use crate::fixture::{commit, error, instances, manifest, row};
 
 /// A daemon with these instances, whose logs are a line with what was asked, and whose commands say this.
 fn with_instances(view: InstancesView, said: Vec<serde_json::Value>) -> Fake {
@@ -38,16 +40,67 @@ fn logs_of_a_service_name_their_instance_and_those_of_one_slot_do_not() {
         ran.stderr
     );
     assert!(ran.stderr.starts_with("machine m2 did not answer"), "{}", ran.stderr);
-    let ran = fake.run("logs blog/web/1 -f");
-    assert_eq!((ran.code, ran.stdout.as_str()), (0, "tail=100&follow=true\n"));
     let ran = fake.run("logs blog/web --json");
     assert_eq!(ran.stdout.lines().count(), 2);
     assert!(ran.stdout.starts_with(r#"{"instance":"web-0-01234567","stream":"stdout","#));
 }
 
+/// A daemon whose service has these instances, one listing after the other, the last again and again; the head has a slot of it until the last
+/// listing was asked for. A log is a line with the query, and ends.
+fn changing(listings: Vec<Vec<InstanceRow>>) -> Fake {
+    let asked = AtomicUsize::new(0);
+    Fake::new(move |request, reply| {
+        let last = listings.len() - 1;
+        if request.line.starts_with("GET /v1/instances") {
+            let rows = listings[asked.fetch_add(1, Ordering::Relaxed).min(last)].clone();
+            reply.json(&InstancesView { rows, silent: Vec::new(), ..instances() });
+        } else if let Some(query) = request.line.strip_prefix("GET /v1/logs?instance=") {
+            let (name, rest) = query.split_once('&').unwrap();
+            let instance = name.parse().unwrap();
+            reply.json(&LogLine { instance, stream: "stdout".to_owned(), text: rest.to_owned() });
+        } else if asked.load(Ordering::Relaxed) > last {
+            reply.error("404 Not Found", &error("NO_SUCH_NAMESPACE"));
+        } else {
+            reply.json(&CommitView { commit: commit(2), head: true, manifest: manifest() });
+        }
+    })
+}
+
+#[test]
+fn following_goes_on_with_what_takes_an_instance_s_place() {
+    let running = |name: &str| {
+        let mut row = row(0, true, InstanceState::Running);
+        row.instance.spec.name = name.parse().unwrap();
+        row
+    };
+    let listings =
+        vec![vec![running("web-0-old")], Vec::new(), vec![running("web-0-new")], Vec::new()];
+    let ran = changing(listings).run("logs -f -n 7 blog/web");
+    // The last lines of what was there, all lines of what came.
+    assert_eq!(ran.stdout, "tail=7&follow=true\nfollow=true\n", "{}", ran.stderr);
+    assert_eq!(
+        (ran.code, ran.stderr.as_str()),
+        (
+            0,
+            "web-0-old has ended\nweb-0-new is followed too\nweb-0-new has ended\nblog/web has no instances any more\n"
+        )
+    );
+}
+
+#[test]
+fn following_takes_up_an_instance_that_runs_again_where_it_was_left() {
+    let at = |state| vec![row(0, true, state)];
+    let exited = InstanceState::Exited { code: 3 };
+    let listings =
+        vec![at(InstanceState::Running), at(exited), at(InstanceState::Running), Vec::new()];
+    let ran = changing(listings).run("logs -f blog/web -q");
+    assert_eq!((ran.code, ran.stdout.as_str()), (0, "tail=100&follow=true\ntail=0&follow=true\n"));
+}
+
 #[test]
 fn following_several_instances_shows_the_lines_of_all() {
-    let ran = with_instances(two(), Vec::new()).run("logs -f blog/web");
+    let both = vec![row(1, true, InstanceState::Running), row(0, true, InstanceState::Running)];
+    let ran = changing(vec![both, Vec::new()]).run("logs -f blog/web");
     let mut lines: Vec<_> = ran.stdout.lines().collect();
     lines.sort_unstable();
     assert_eq!(
