@@ -5,6 +5,7 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use proto_core::Outcome;
 use proto_core::id::InstanceName;
 use proto_core::runtime::{RuntimeError, RuntimeReply, RuntimeRequest};
@@ -91,14 +92,36 @@ pub struct LogLine {
 /// Lines, oldest first.
 pub type LogLines = BoxStream<'static, Result<LogLine, RuntimeError>>;
 
+/// What a command writes, as it comes.
+pub type ExecOutput = BoxStream<'static, Result<(OutputStream, Bytes), RuntimeError>>;
+
 /// A command that runs in an instance.
 pub struct Exec {
     /// What it writes, as it comes; ends when the command ended.
-    pub output: BoxStream<'static, Result<(OutputStream, Bytes), RuntimeError>>,
+    pub output: ExecOutput,
     /// Its standard input; shut it down to end it.
     pub input: Pin<Box<dyn AsyncWrite + Send>>,
     /// Its exit code, 128 + n for signal n. Ready once the output has ended.
     pub exit: BoxFuture<'static, Result<i32, RuntimeError>>,
+}
+
+impl Exec {
+    /// A command that did not start, told as a shell tells it: a line on standard error, and exit code 127 if there is no such program,
+    /// 126 if there is one that cannot be run.
+    pub(crate) fn not_started(program: &str, missing: bool) -> Self {
+        let line = (OutputStream::Stderr, Self::why(program, missing));
+        Self {
+            output: futures::stream::iter([Ok(line)]).boxed(),
+            input: Box::pin(tokio::io::sink()),
+            exit: futures::future::ready(Ok(if missing { 127 } else { 126 })).boxed(),
+        }
+    }
+
+    /// The line on standard error.
+    pub(crate) fn why(program: &str, missing: bool) -> Bytes {
+        let why = if missing { "there is no such program" } else { "it cannot be run" };
+        Bytes::from(format!("{program}: {why}\n"))
+    }
 }
 
 impl std::fmt::Debug for Exec {

@@ -551,6 +551,18 @@ async fn logs_follow_and_exec_and_probes_run_in_the_instances_environment() {
     assert_eq!(said(OutputStream::Stdout), "through and back\n");
     assert_eq!(said(OutputStream::Stderr), "hello there\n");
     assert_eq!(run.exit.await, Ok(9));
+    // As a shell and `docker exec` tell it, in our words.
+    for (program, code, why) in
+        [("nope", 127, "there is no such program"), ("/etc/passwd", 126, "it cannot be run")]
+    {
+        let argv = [program.to_owned()];
+        let run = world.processes.exec(&spec.name, &argv, false).await.expect("an answer");
+        let output: Vec<_> = run.output.try_collect().await.expect("output");
+        let (stream, line) = output.first().expect("a line");
+        assert_eq!(*stream, OutputStream::Stderr);
+        assert_eq!(String::from_utf8_lossy(line), format!("{program}: {why}\n"));
+        assert_eq!(run.exit.await, Ok(code), "{program}");
+    }
     let line = lines.next().await.expect("a line").expect("no error");
     assert_eq!((line.text.as_str(), line.stream), ("second", OutputStream::Stderr));
 

@@ -10,7 +10,7 @@ use proto_core::runtime::RuntimeError;
 
 use super::error::{Answer, Trouble, looking, mutating, of_start, status};
 use super::{Docker, PROMPT, observe};
-use crate::runtime::{Exec, LogLine, LogLines, OutputStream};
+use crate::runtime::{Exec, ExecOutput, LogLine, LogLines, OutputStream};
 
 /// How much of a failed probe's output becomes part of the reason.
 const PROBE_OUTPUT: usize = 512;
@@ -56,15 +56,23 @@ impl Docker {
     ///
     /// # Errors
     ///
-    /// [`RuntimeError::NoSuchInstance`], [`RuntimeError::CannotRun`] (also if the instance does not run), or that the engine is away. A
-    /// command that does not exist may also show as exit code 126 or 127, with the engine's words in the output.
+    /// [`RuntimeError::NoSuchInstance`], [`RuntimeError::CannotRun`] (if the instance does not run), or that the engine is away. A program
+    /// that is not there ends with exit code 127, one that cannot be run with 126.
     pub async fn exec(
         &self,
         instance: &InstanceName,
         argv: &[String],
         tty: bool,
     ) -> Result<Exec, RuntimeError> {
-        self.exec_in(instance, argv, tty, true).await.map(|(_, exec)| exec).map_err(reading)
+        let program = argv.first().map_or("", String::as_str);
+        match self.exec_in(instance, argv, tty, true).await {
+            Ok((_, exec)) => Ok(Exec { output: translated(exec.output, program), ..exec }),
+            Err(Trouble::Failed(RuntimeError::CannotRun { detail })) => match no_program(&detail) {
+                Some(missing) => Ok(Exec::not_started(program, missing)),
+                None => Err(RuntimeError::CannotRun { detail }),
+            },
+            Err(trouble) => Err(reading(trouble)),
+        }
     }
 
     /// Starts a command; the engine's id of it comes with it.
@@ -188,6 +196,32 @@ impl Docker {
     }
 }
 
+/// Whether these words of the engine say that a program is not there (true), or cannot be run (false); `None` if something else.
+fn no_program(words: &str) -> Option<bool> {
+    const MISSING: [&str; 2] = ["executable file not found", "no such file or directory"];
+    const UNFIT: [&str; 3] = ["permission denied", "is a directory", "exec format error"];
+    let says = |texts: &[&str]| texts.iter().any(|part| words.contains(part));
+    // A user that is not there is told with "no such file" too.
+    let of_program = words.contains("exec: ") || words.contains("exec /");
+    (of_program && (says(&MISSING) || says(&UNFIT))).then(|| says(&MISSING))
+}
+
+/// Some engines start a command that cannot be, and put into its output why; the exit code they give is right.
+fn translated(output: ExecOutput, program: &str) -> ExecOutput {
+    let program = program.to_owned();
+    output
+        .map_ok(move |(stream, bytes)| {
+            let words = String::from_utf8_lossy(&bytes);
+            let missing =
+                words.starts_with("OCI runtime exec failed: ").then(|| no_program(&words));
+            match missing.flatten() {
+                Some(missing) => (OutputStream::Stderr, Exec::why(&program, missing)),
+                None => (stream, bytes),
+            }
+        })
+        .boxed()
+}
+
 /// Trouble with something whose repetition is harmless: a lost answer is only an engine that is away.
 fn reading(trouble: Trouble) -> RuntimeError {
     match trouble {
@@ -216,4 +250,39 @@ fn line(output: &LogOutput) -> LogLine {
     let time = observe::time(stamp);
     let text = if time.is_some() { rest } else { text };
     LogLine { stream: stream(output), text: text.to_owned(), time }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_not_there_is_told_from_one_that_cannot_be_run() {
+        let failed = "OCI runtime exec failed: exec failed: unable to start container process: ";
+        for (words, missing) in [
+            ("exec: \"nope\": executable file not found in $PATH: unknown", Some(true)),
+            ("exec: \"/nope\": stat /nope: no such file or directory: unknown", Some(true)),
+            ("exec: \"/etc/passwd\": permission denied: unknown", Some(false)),
+            ("exec: \"/etc\": is a directory: unknown", Some(false)),
+            ("exec /x: exec format error", Some(false)),
+            ("unable to find user nobody1: no matching entries in passwd file", None),
+            ("web-0 does not run", None),
+        ] {
+            assert_eq!(no_program(&format!("{failed}{words}")), missing, "{words}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_engine_s_own_words_do_not_stand_in_the_output() {
+        let said = |text: &'static str| {
+            let bytes = bytes::Bytes::from(text);
+            futures::stream::iter([Ok((OutputStream::Stdout, bytes))]).boxed()
+        };
+        let oci = "OCI runtime exec failed: exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH: unknown\r\n";
+        let all: Vec<_> = translated(said(oci), "nope").try_collect().await.unwrap();
+        let why = bytes::Bytes::from("nope: there is no such program\n");
+        assert_eq!(all, [(OutputStream::Stderr, why)]);
+        let all: Vec<_> = translated(said("ok\n"), "nope").try_collect().await.unwrap();
+        assert_eq!(all, [(OutputStream::Stdout, bytes::Bytes::from("ok\n"))]);
+    }
 }

@@ -25,7 +25,13 @@ pub(super) fn exec(
     spec: &InstanceSpec,
     argv: &[String],
 ) -> Result<Exec, RuntimeError> {
-    let (mut child, program) = spawn(place, spec, argv, Stdio::piped())?;
+    let (mut child, program) = match spawn(place, spec, argv, Stdio::piped()) {
+        Ok(started) => started,
+        Err(NotStarted::Program(program, error)) => {
+            return Ok(Exec::not_started(&program, error.kind() == io::ErrorKind::NotFound));
+        }
+        Err(NotStarted::Instance(error)) => return Err(error),
+    };
     let (input, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (Some(input), Some(stdout), Some(stderr)) = (input, stdout, stderr) else {
         return Err(other(&format!("{program} has no pipes")));
@@ -48,8 +54,9 @@ pub(super) async fn probe(
 ) -> Result<Result<(), String>, RuntimeError> {
     let (mut child, _) = match spawn(place, spec, argv, Stdio::null()) {
         Ok(started) => started,
-        Err(RuntimeError::CannotRun { detail }) => return Ok(Err(detail)),
-        Err(error) => return Err(error),
+        Err(NotStarted::Program(program, error)) => return Ok(Err(format!("{program}: {error}"))),
+        Err(NotStarted::Instance(RuntimeError::CannotRun { detail })) => return Ok(Err(detail)),
+        Err(NotStarted::Instance(error)) => return Err(error),
     };
     let group = child.id().and_then(|pid| rustix::process::Pid::from_raw(pid.cast_signed()));
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
@@ -88,13 +95,21 @@ pub(super) async fn probe(
     }
 }
 
+/// Why a command did not start.
+enum NotStarted {
+    /// The program is not there or cannot be run.
+    Program(String, io::Error),
+    /// Nothing can be run so in the instance.
+    Instance(RuntimeError),
+}
+
 fn spawn(
     place: &Place,
     spec: &InstanceSpec,
     argv: &[String],
     input: Stdio,
-) -> Result<(tokio::process::Child, String), RuntimeError> {
-    let cannot = |detail: String| RuntimeError::CannotRun { detail };
+) -> Result<(tokio::process::Child, String), NotStarted> {
+    let cannot = |detail: String| NotStarted::Instance(RuntimeError::CannotRun { detail });
     let (program, arguments) =
         argv.split_first().ok_or_else(|| cannot("there is no command".to_owned()))?;
     let mut command = Command::new(program);
@@ -112,8 +127,10 @@ fn spawn(
     if let Some(User { uid, gid }) = environment::user(user).map_err(cannot)? {
         command.uid(uid).gid(gid);
     }
-    let child = command.spawn().map_err(|error| cannot(format!("{program}: {error}")))?;
-    Ok((child, program.clone()))
+    match command.spawn() {
+        Ok(child) => Ok((child, program.clone())),
+        Err(error) => Err(NotStarted::Program(program.clone(), error)),
+    }
 }
 
 /// A child's input that ends when it is shut down: the pipe has no other way to say so than being closed.
