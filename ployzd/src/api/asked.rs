@@ -6,6 +6,7 @@ use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::http::{Method, Uri};
+use proto_core::api::requests::MAX_BYTES;
 use serde::de::DeserializeOwned;
 
 use super::Failure;
@@ -40,7 +41,8 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let read = extract::Query::from_request_parts(parts, state).await;
         read.map(|extract::Query(query)| Self(query)).map_err(|error: QueryRejection| {
-            Failure::new(StatusCode::BAD_REQUEST, "QUERY_INVALID", error.body_text(), VERSIONS)
+            let message = format!("the query is not understood: {}", innermost(&error));
+            Failure::new(StatusCode::BAD_REQUEST, "QUERY_INVALID", message, VERSIONS)
         })
     }
 }
@@ -51,21 +53,48 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
         let read = extract::Path::from_request_parts(parts, state).await;
         read.map(|extract::Path(path)| Self(path)).map_err(|error| {
-            Failure::new(StatusCode::BAD_REQUEST, "PATH_INVALID", error.body_text(), VERSIONS)
+            let message = format!("the path is not understood: {}", innermost(&error));
+            Failure::new(StatusCode::BAD_REQUEST, "PATH_INVALID", message, VERSIONS)
         })
     }
 }
 
 fn body_failure(error: &JsonRejection) -> Failure {
     let status = error.status();
-    let (code, next) = match (error, status) {
-        (JsonRejection::MissingJsonContentType(_), _) => ("CONTENT_TYPE_WRONG", VERSIONS),
-        (JsonRejection::JsonSyntaxError(_), _) => ("BODY_NO_JSON", VERSIONS),
-        (_, StatusCode::PAYLOAD_TOO_LARGE) => ("BODY_TOO_LARGE", "ployzctl deploy --help"),
+    let (code, message, next) = match (error, status) {
+        (JsonRejection::MissingJsonContentType(_), _) => {
+            let message = "the body is not declared as `content-type: application/json`";
+            ("CONTENT_TYPE_WRONG", message.to_owned(), VERSIONS)
+        }
+        (JsonRejection::JsonSyntaxError(_), _) => {
+            ("BODY_NO_JSON", format!("the body is no JSON: {}", innermost(error)), VERSIONS)
+        }
+        (_, StatusCode::PAYLOAD_TOO_LARGE) => {
+            let message = format!("the body has more than {MAX_BYTES} bytes");
+            ("BODY_TOO_LARGE", message, "ployzctl deploy --help")
+        }
         // Another kind is what comes with a later version of the library; it is no less wrong.
-        _ => ("BODY_INVALID", VERSIONS),
+        _ => {
+            let message = format!("the body is not what is asked for here: {}", innermost(error));
+            ("BODY_INVALID", message, VERSIONS)
+        }
     };
-    Failure::new(status, code, error.body_text(), next)
+    Failure::new(status, code, message, next)
+}
+
+/// What the reader of a format says, with its place; without what each layer above it says in its own words.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    let said = error.to_string();
+    // As serde_json ends what it says.
+    let placed = said.rsplit_once(" at line ");
+    match placed.and_then(|(what, place)| Some((what, place.split_once(" column ")?))) {
+        Some((what, (line, column))) => format!("line {line}, column {column}: {what}"),
+        None => said,
+    }
 }
 
 /// The answer to a path that is none.

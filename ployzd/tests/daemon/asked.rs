@@ -25,6 +25,11 @@ fn every_mistake_in_a_request_is_answered_with_a_code_and_a_next_command() {
         assert!(error.next.is_some() && !error.message.is_empty(), "{line}: {error:?}");
         assert!(error.message.is_ascii() && !error.message.contains('\n'), "{line}: {error:?}");
         let status = head.split(' ').nth(1).expect("a status").to_owned();
+        let place = error.message.contains("line 1, column ");
+        assert_eq!(place, matches!(&*error.code, "BODY_NO_JSON" | "BODY_INVALID"), "{error:?}");
+        // The words of the libraries are not ours.
+        let leaks = ["deserialize", "Failed", "Json", "query string"];
+        assert!(!leaks.iter().any(|word| error.message.contains(word)), "{error:?}");
         (format!("{status} {}", error.code), head)
     };
     let gets = [
