@@ -127,6 +127,7 @@ pub(crate) fn plan() -> Plan {
             Action::Remove { instance: old, grace: Span::from_secs(10) },
             &[],
         )],
+        left_to_others: BTreeMap::new(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::deploy::spec::ServiceSpec;
+use crate::deploy::spec::{Reservation, ServiceSpec};
 use crate::digest::Digest;
 use crate::id::{InstanceName, MachineId, OperationId, StepId};
 use crate::runtime::{InstanceSpec, Readiness};
@@ -30,6 +30,10 @@ pub struct Plan {
     pub commit: PlannedCommit,
     /// After the commit; never undone, repeated until done.
     pub cleanup: Vec<Step>,
+    /// Where the namespace sets aside more than it had: what all other namespaces together may have set aside on that machine. Looked
+    /// at once more when the record is there for the others to see; see [`Reservation`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub left_to_others: BTreeMap<MachineId, Reservation>,
 }
 
 impl Plan {

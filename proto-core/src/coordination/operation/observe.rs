@@ -7,7 +7,7 @@ use crate::coordination::command::{BusError, Command, CommandBody, CommandReply}
 use crate::coordination::plan::Plan;
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
-use crate::deploy::plan::{Planned, plan, wanted_images, wanted_ports};
+use crate::deploy::plan::{Planned, plan, taken_by_others, wanted_images, wanted_ports};
 use crate::id::{MachineId, OperationId};
 use crate::machine::MachineLifecycle;
 use crate::mutant::{self, Mutant};
@@ -369,7 +369,7 @@ impl Operation {
         }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
-        if let Some(error) = self.taken_claim() {
+        if let Some(error) = self.taken_claim().or_else(|| self.taken_capacity()) {
             self.abort(now, wall, error);
         } else if head == planned || mutant::on(Mutant::HeadNotRechecked) {
             self.run_forward(now, wall);
@@ -377,6 +377,27 @@ impl Operation {
             let message = format!("the head moved from commit {planned} to commit {head}");
             self.abort(now, wall, ErrorBody::new("PLAN_DRIFTED", message));
         }
+    }
+
+    /// A machine on which another namespace set something aside while this was planned, so that not both have room, as an error. Whoever
+    /// is recorded second sees the first; of two that see each other neither goes on.
+    fn taken_capacity(&self) -> Option<ErrorBody> {
+        let Scope::Namespace(namespace) = self.scope();
+        let plan = self.recorded_plan();
+        plan.left_to_others.iter().find_map(|(machine, left)| {
+            let (cpu, memory) = taken_by_others(&self.facts, namespace, machine);
+            let what = if memory > left.memory_bytes {
+                "memory"
+            } else if cpu > u64::from(left.cpu_millis) {
+                "CPU"
+            } else {
+                return None;
+            };
+            let message = format!(
+                "another namespace has reserved {what} on machine {machine} since this was planned: not both fit"
+            );
+            Some(ErrorBody::new("CAPACITY_TAKEN", message).next("ployzctl op ls"))
+        })
     }
 
     /// Another operation that was recorded in the scope while this one was planned, and is not over, as an error.

@@ -8,9 +8,11 @@
 //! | `commit` | a commit batch that is lost, torn or refused |
 //! | `stop` | cancel, shutdown, fences |
 //! | `adopt` | operations that somebody left behind |
+//! | `capacity` | two namespaces that want the same room |
 
 mod adopt;
 mod bench;
+mod capacity;
 mod commit;
 mod course;
 mod given;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Planner, Slots};
 use crate::coordination::command::MachineObservation;
+use crate::deploy::spec::Reservation;
 use crate::id::{MachineId, Namespace};
-use crate::store::Key;
 use crate::store::facts::{Allocation, MachineAllocation, VERSION};
+use crate::store::{Facts, Key};
 
 impl Planner<'_> {
     /// What the namespace takes once these slots are committed.
@@ -34,26 +35,28 @@ impl Planner<'_> {
         Allocation { v: VERSION, machines }
     }
 
-    /// CPU (thousandths of a core) and memory (bytes) that all other namespaces have set aside on a machine. An operation that is
-    /// under way counts with what is there or what it will commit, whichever is more.
-    pub(super) fn taken_by_others(&self, machine: &MachineId) -> (u64, u64) {
-        let committed = self.facts.allocations.iter().map(|(ns, there)| (ns, &there.value));
-        let unfinished = self.facts.operations.values().filter(|op| !op.value.phase.is_final());
-        let planned = unfinished.filter_map(|op| op.value.plan.as_ref()).map(|plan| &plan.commit);
-        let planned = planned.map(|commit| (&commit.commit.namespace, &commit.allocation));
-        let mut taken: BTreeMap<&Namespace, (u64, u64)> = BTreeMap::new();
-        for (namespace, allocation) in committed.chain(planned) {
-            if let Some(there) = allocation.machines.get(machine)
-                && *namespace != self.namespace
-            {
-                let (cpu, memory) = taken.entry(namespace).or_default();
-                *cpu = (*cpu).max(there.cpu_millis);
-                *memory = (*memory).max(there.memory_bytes);
-            }
-        }
-        taken.values().fold((0, 0), |(cpu, memory), more| {
-            (u64::saturating_add(cpu, more.0), u64::saturating_add(memory, more.1))
-        })
+    /// On the machines on which the namespace sets aside more than it has so far: what all others together may set aside there.
+    pub(super) fn left_to_others(
+        &self,
+        allocation: &Allocation,
+    ) -> BTreeMap<MachineId, Reservation> {
+        let so_far = self.facts.allocations.get(&self.namespace);
+        let grows = allocation.machines.iter().filter(|(machine, more)| {
+            let there = so_far.and_then(|there| there.value.machines.get(*machine));
+            let (cpu, memory) = there.map_or((0, 0), |t| (t.cpu_millis, t.memory_bytes));
+            more.cpu_millis > cpu || more.memory_bytes > memory
+        });
+        grows
+            .filter_map(|(machine, own)| {
+                let has = &self.observations.get(machine)?.facts;
+                let cpu = u64::from(has.cpu_total_millis).saturating_sub(own.cpu_millis);
+                let left = Reservation {
+                    cpu_millis: u32::try_from(cpu).expect("less than the total"),
+                    memory_bytes: has.memory_total_bytes.saturating_sub(own.memory_bytes),
+                };
+                Some((machine.clone(), left))
+            })
+            .collect()
     }
 
     /// The ports of a machine that other namespaces have claimed, or that somebody listens on whom no namespace knows.
@@ -75,4 +78,30 @@ impl Planner<'_> {
         let taken = seen.facts.ports_taken.iter().copied();
         claimed.chain(taken).filter(|port| !own(*port)).collect()
     }
+}
+
+/// CPU (thousandths of a core) and memory (bytes) that all other namespaces have set aside on a machine. An operation that is
+/// under way counts with what is there or what it will commit, whichever is more.
+pub(crate) fn taken_by_others(
+    facts: &Facts,
+    namespace: &Namespace,
+    machine: &MachineId,
+) -> (u64, u64) {
+    let committed = facts.allocations.iter().map(|(ns, there)| (ns, &there.value));
+    let unfinished = facts.operations.values().filter(|op| !op.value.phase.is_final());
+    let planned = unfinished.filter_map(|op| op.value.plan.as_ref()).map(|plan| &plan.commit);
+    let planned = planned.map(|commit| (&commit.commit.namespace, &commit.allocation));
+    let mut taken: BTreeMap<&Namespace, (u64, u64)> = BTreeMap::new();
+    for (other, allocation) in committed.chain(planned) {
+        if let Some(there) = allocation.machines.get(machine)
+            && other != namespace
+        {
+            let (cpu, memory) = taken.entry(other).or_default();
+            *cpu = (*cpu).max(there.cpu_millis);
+            *memory = (*memory).max(there.memory_bytes);
+        }
+    }
+    taken.values().fold((0, 0), |(cpu, memory), more| {
+        (u64::saturating_add(cpu, more.0), u64::saturating_add(memory, more.1))
+    })
 }

@@ -18,6 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 
 use addresses::Addresses;
+pub(crate) use allocation::taken_by_others;
 pub use target::no_namespace;
 use target::{Target, target};
 
@@ -174,6 +175,7 @@ impl<'a> Planner<'a> {
             return Ok(Planned::AlreadyDone { commit: self.facts.head_number() });
         }
         let allocation = self.allocation(&slots);
+        let left_to_others = self.left_to_others(&allocation);
         let claims = self.claims(&slots)?;
         let had = |key: &&Key| {
             let there = self.facts.claims.get(*key);
@@ -217,6 +219,7 @@ impl<'a> Planner<'a> {
                 releases,
             },
             cleanup,
+            left_to_others,
         };
         debug_assert_eq!(plan.flaw(), None);
         self.check_plan(&plan, &slots)?;
@@ -323,7 +326,7 @@ impl<'a> Planner<'a> {
             .values()
             .filter_map(|record| {
                 let seen = self.observations.get(&record.id)?;
-                let (cpu, memory) = self.taken_by_others(&record.id);
+                let (cpu, memory) = taken_by_others(self.facts, &self.namespace, &record.id);
                 let cpu = u32::try_from(cpu).unwrap_or(u32::MAX);
                 Some(Candidate {
                     record: record.clone(),
