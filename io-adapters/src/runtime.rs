@@ -113,8 +113,13 @@ impl Exec {
         Self {
             output: futures::stream::iter([Ok(line)]).boxed(),
             input: Box::pin(tokio::io::sink()),
-            exit: futures::future::ready(Ok(if missing { 127 } else { 126 })).boxed(),
+            exit: futures::future::ready(Ok(Self::code_of(missing))).boxed(),
         }
+    }
+
+    /// The exit code.
+    pub(crate) fn code_of(missing: bool) -> i32 {
+        if missing { 127 } else { 126 }
     }
 
     /// The line on standard error.

@@ -1,16 +1,17 @@
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use bollard::query_parameters::LogsOptionsBuilder;
-use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryFutureExt as _, TryStreamExt as _};
 use proto_core::id::InstanceName;
 use proto_core::runtime::RuntimeError;
 
 use super::error::{Answer, Trouble, looking, mutating, of_start, status};
 use super::{Docker, PROMPT, observe};
-use crate::runtime::{Exec, ExecOutput, LogLine, LogLines, OutputStream};
+use crate::runtime::{Exec, LogLine, LogLines, OutputStream};
 
 /// How much of a failed probe's output becomes part of the reason.
 const PROBE_OUTPUT: usize = 512;
@@ -66,7 +67,7 @@ impl Docker {
     ) -> Result<Exec, RuntimeError> {
         let program = argv.first().map_or("", String::as_str);
         match self.exec_in(instance, argv, tty, true).await {
-            Ok((_, exec)) => Ok(Exec { output: translated(exec.output, program), ..exec }),
+            Ok((_, exec)) => Ok(translated(exec, program)),
             Err(Trouble::Failed(RuntimeError::CannotRun { detail })) => match no_program(&detail) {
                 Some(missing) => Ok(Exec::not_started(program, missing)),
                 None => Err(RuntimeError::CannotRun { detail }),
@@ -206,20 +207,25 @@ fn no_program(words: &str) -> Option<bool> {
     (of_program && (says(&MISSING) || says(&UNFIT))).then(|| says(&MISSING))
 }
 
-/// Some engines start a command that cannot be, and put into its output why; the exit code they give is right.
-fn translated(output: ExecOutput, program: &str) -> ExecOutput {
+/// Some engines start a command that cannot be, put into its output why, and end it with 126 whatever it was.
+fn translated(exec: Exec, program: &str) -> Exec {
     let program = program.to_owned();
-    output
-        .map_ok(move |(stream, bytes)| {
-            let words = String::from_utf8_lossy(&bytes);
-            let missing =
-                words.starts_with("OCI runtime exec failed: ").then(|| no_program(&words));
-            match missing.flatten() {
-                Some(missing) => (OutputStream::Stderr, Exec::why(&program, missing)),
-                None => (stream, bytes),
+    let told = Arc::new(OnceLock::new());
+    let tells = Arc::clone(&told);
+    let output = exec.output.map_ok(move |(stream, bytes)| {
+        let words = String::from_utf8_lossy(&bytes);
+        let missing = words.starts_with("OCI runtime exec failed: ").then(|| no_program(&words));
+        match missing.flatten() {
+            Some(missing) => {
+                tells.get_or_init(|| missing);
+                (OutputStream::Stderr, Exec::why(&program, missing))
             }
-        })
-        .boxed()
+            None => (stream, bytes),
+        }
+    });
+    let exit =
+        exec.exit.map_ok(move |code| told.get().map_or(code, |missing| Exec::code_of(*missing)));
+    Exec { output: output.boxed(), exit: exit.boxed(), ..exec }
 }
 
 /// Trouble with something whose repetition is harmless: a lost answer is only an engine that is away.
@@ -276,13 +282,22 @@ mod tests {
     async fn the_engine_s_own_words_do_not_stand_in_the_output() {
         let said = |text: &'static str| {
             let bytes = bytes::Bytes::from(text);
-            futures::stream::iter([Ok((OutputStream::Stdout, bytes))]).boxed()
+            let output = futures::stream::iter([Ok((OutputStream::Stdout, bytes))]).boxed();
+            Exec {
+                output,
+                input: Box::pin(tokio::io::sink()),
+                exit: futures::future::ready(Ok(126)).boxed(),
+            }
         };
         let oci = "OCI runtime exec failed: exec failed: unable to start container process: exec: \"nope\": executable file not found in $PATH: unknown\r\n";
-        let all: Vec<_> = translated(said(oci), "nope").try_collect().await.unwrap();
-        let why = bytes::Bytes::from("nope: there is no such program\n");
-        assert_eq!(all, [(OutputStream::Stderr, why)]);
-        let all: Vec<_> = translated(said("ok\n"), "nope").try_collect().await.unwrap();
-        assert_eq!(all, [(OutputStream::Stdout, bytes::Bytes::from("ok\n"))]);
+        for (text, stream, line, code) in [
+            (oci, OutputStream::Stderr, "nope: there is no such program\n", 127),
+            ("ok\n", OutputStream::Stdout, "ok\n", 126),
+        ] {
+            let exec = translated(said(text), "nope");
+            let all: Vec<_> = exec.output.try_collect().await.unwrap();
+            assert_eq!(all, [(stream, bytes::Bytes::from(line))]);
+            assert_eq!(exec.exit.await, Ok(code));
+        }
     }
 }
