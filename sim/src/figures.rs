@@ -22,6 +22,11 @@ pub fn write_between(page: &Path, mark: &str, lines: &[String]) -> Result<(), St
         .map_err(|error| format!("{} cannot be written: {error}", page.display()))
 }
 
+/// From here on [`peak_memory`] counts anew. Where the system cannot do that it goes on as before.
+pub fn reset_peak_memory() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// How much memory this process has taken at most, in bytes; 0 where that cannot be read.
 #[must_use]
 pub fn peak_memory() -> u64 {

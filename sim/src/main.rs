@@ -26,6 +26,9 @@ struct Cli {
 enum Command {
     /// Plays a story that is drawn from a seed: operators, clients and faults on a cluster of whole nodes.
     Run(cli::run::RunArgs),
+    /// Deploys something and then asks for nothing, for hours, while daemons and machines die and links are cut. Exits with 1 if a node
+    /// writes, commands or changes anything in that time.
+    Idle(cli::idle::IdleArgs),
     /// Plays many stories, one a seed.
     Sweep(cli::sweep::SweepArgs),
     /// Makes every run of a scenario within a budget of crashes and faults.
@@ -90,6 +93,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<bool, String> {
     match command {
         Command::Run(args) => args.run(),
+        Command::Idle(args) => args.run(),
         Command::Sweep(args) => args.run(),
         Command::Enumerate(args) => args.run(),
         Command::Replay { file, json } => cli::explain::replay(&file, json),

@@ -2,6 +2,7 @@
 
 pub(crate) mod enumerate;
 pub(crate) mod explain;
+pub(crate) mod idle;
 pub(crate) mod mutants;
 pub(crate) mod run;
 pub(crate) mod saved;

@@ -12,6 +12,9 @@ use serde::Deserialize;
 use super::{Invariant, Seen};
 use crate::world::World;
 
+/// Its name. Its premises count every batch, every command that is not only a look, and every change of a runtime.
+pub const ASKED: &str = "S10 every change is of an operation that was asked for";
+
 /// See the file's page.
 #[derive(Debug, Default)]
 pub(super) struct SomebodyAsked {
@@ -22,7 +25,7 @@ pub(super) struct SomebodyAsked {
 
 impl Invariant for SomebodyAsked {
     fn name(&self) -> &'static str {
-        "S10 every change is of an operation that was asked for"
+        ASKED
     }
 
     fn premises(&self) -> u64 {

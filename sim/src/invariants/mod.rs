@@ -14,6 +14,8 @@ mod restarts;
 mod serving;
 mod success;
 
+pub use asked::ASKED;
+
 use std::collections::BTreeMap;
 
 use proto_core::coordination::command::{Command, CommandReply};

@@ -9,11 +9,13 @@
 //! | `clients` | who sends requests through the gateways |
 //! | `faults` | how each fault begins and ends |
 //! | `rest` | the mending, the rest, and the questions then |
+//! | `idle` | hours in which nobody asks for anything |
 //! | `report` | what a run came to |
 
 mod clients;
 mod faults;
 pub mod habits;
+mod idle;
 mod operators;
 mod report;
 mod rest;
@@ -26,6 +28,7 @@ use proto_core::daemon::OperationHandle;
 use proto_core::random::Random;
 use proto_core::time::Time;
 
+pub use idle::{Quiet, idle};
 pub use report::{Outcomes, Report, outcome};
 
 use crate::cluster::{Cluster, Stepped};
@@ -92,10 +95,12 @@ struct Play<'s> {
 #[must_use]
 pub fn play(story: &Story, lines: bool) -> Report {
     let mut play = Play::new(story, lines);
+    let began = std::time::Instant::now();
     play.safety();
+    let story_took = began.elapsed();
     let converged = play.liveness();
     play.at_rest(converged);
-    play.finish()
+    Report { story_took, ..play.finish() }
 }
 
 impl<'s> Play<'s> {
@@ -135,6 +140,11 @@ impl<'s> Play<'s> {
     }
 
     fn safety(&mut self) {
+        self.plan_everything();
+        self.run_until(Time::ZERO + Duration::from_millis(self.story.length), |_| false);
+    }
+
+    fn plan_everything(&mut self) {
         let story = self.story;
         for (n, asked) in story.operations.iter().enumerate() {
             self.plan(Duration::from_millis(asked.at), Todo::Ask(n));
@@ -145,7 +155,6 @@ impl<'s> Play<'s> {
         if story.request_every > 0 {
             self.plan(Duration::from_millis(story.request_every), Todo::Request);
         }
-        self.run_until(Time::ZERO + Duration::from_millis(story.length), |_| false);
     }
 
     /// Lets things happen until then, or until `enough` says so; whether it said so.

@@ -56,6 +56,8 @@ pub struct Requests {
 pub struct Report {
     /// How long it was, on the simulated clock, in seconds.
     pub simulated_seconds: u64,
+    /// How long the story itself took, without what comes after it, on the real clock. No run is the same as another in this.
+    pub story_took: std::time::Duration,
     /// How many events there were.
     pub events: u64,
     /// How many effects the nodes put out.

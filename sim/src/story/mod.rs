@@ -2,6 +2,7 @@
 //! people, played by [`crate::play`], and shrunk by leaving things out.
 
 mod draw;
+mod idle;
 mod words;
 
 use proto_core::api::OperationRequest;
@@ -10,6 +11,7 @@ use proto_core::id::{Namespace, ServiceName};
 use serde::{Deserialize, Serialize};
 
 pub use draw::{Profile, Shape, draw, of_seed};
+pub use idle::{DEPLOYED_WITHIN, idle};
 pub use words::machine_name;
 
 use crate::fate::EffectClass;

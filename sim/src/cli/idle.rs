@@ -1,0 +1,74 @@
+//! `idle`: hours in which nobody asks for anything.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::json;
+use sim::play::{Quiet, Report, idle};
+use sim::story::{DEPLOYED_WITHIN, Story, idle as drawn};
+
+use super::{run, write_between};
+
+/// How large a cluster is left alone, and for how long.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IdleArgs {
+    /// How many machines: 1 to 200.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=200))]
+    nodes: u16,
+    /// For how many hours nobody asks for anything.
+    #[arg(long, default_value_t = 1)]
+    hours: u64,
+    /// The seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// One JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Writes what it came to between the marks `idle` of this page.
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+impl IdleArgs {
+    pub(crate) fn run(&self) -> Result<bool, String> {
+        let quiet = Duration::from_secs(self.hours.max(1) * 3600);
+        let story = drawn(self.seed, usize::from(self.nodes), quiet);
+        let began = Instant::now();
+        let (report, quiet) = idle(&story, DEPLOYED_WITHIN);
+        let took = began.elapsed();
+        if self.json {
+            let mut all = run::to_json(&story, &report, took.as_secs_f64());
+            all["quiet"] = json!(quiet);
+            println!("{all}");
+        } else {
+            run::print_report(&story, &report, took.as_secs_f64());
+            println!("{}", in_words(&story, &report, &quiet));
+        }
+        if let Some(page) = &self.write {
+            write_between(page, "idle", &[in_words(&story, &report, &quiet)])?;
+        }
+        Ok(report.violations.is_empty())
+    }
+}
+
+fn in_words(story: &Story, report: &Report, quiet: &Quiet) -> String {
+    let faults: Vec<_> = report.faults.iter().map(|(name, n)| format!("{n} {name}")).collect();
+    format!(
+        "Seed {}: {} machines, {} services, then {} simulated seconds in which nobody asked for anything, with {}: {} store writes, {} commands, \
+         {} changes of runtimes, {} effects of any kind; {} requests served and {} failed; {} violations; {:.0} s.",
+        story.seed,
+        story.nodes,
+        story.operations.len(),
+        quiet.seconds,
+        faults.join(", "),
+        quiet.writes,
+        quiet.commands,
+        quiet.changes,
+        quiet.effects,
+        report.requests.served,
+        report.requests.failed,
+        report.violations.len(),
+        report.story_took.as_secs_f64(),
+    )
+}
