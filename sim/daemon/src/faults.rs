@@ -6,7 +6,7 @@ use sim::cluster::RESTART_AFTER;
 use sim::story::{Story, What};
 use sim::world::network::LinkFault;
 
-use crate::play::{Play, Todo};
+use crate::play::{Play, Tier, Todo};
 use crate::store;
 
 /// A link fault under way.
@@ -21,16 +21,13 @@ pub(crate) enum Cut {
 }
 
 /// The classes of this story's faults that this tier has nothing for.
-pub(crate) fn not_played(story: &Story) -> Vec<&'static str> {
-    let played = |what: &What| {
-        matches!(
-            what,
-            What::DaemonCrash { .. }
-                | What::DaemonPause { .. }
-                | What::Partition { .. }
-                | What::OneWay { .. }
-                | What::InstanceExit { .. }
-        )
+pub(crate) fn not_played(story: &Story, tier: Tier) -> Vec<&'static str> {
+    let played = |what: &What| match what {
+        What::DaemonCrash { .. } | What::InstanceExit { .. } => true,
+        What::DaemonPause { .. } | What::Partition { .. } | What::OneWay { .. } => {
+            tier == Tier::Turmoil
+        }
+        _ => false,
     };
     let others = story.faults.iter().filter(|fault| !played(&fault.what));
     others.map(|fault| fault.what.class()).collect()
@@ -80,11 +77,10 @@ impl Play<'_> {
     /// The daemon dies, and is started again by whoever watches it.
     fn crash(&mut self, machine: usize) {
         let name = self.names[machine].clone();
-        if !self.sim.is_host_running(name.as_str()) {
+        if !self.stage.crash(machine, &name) {
             return;
         }
         self.crashes += 1;
-        self.sim.crash(name.as_str());
         let mut state = self.shared.lock();
         state.boots[machine] += 1;
         state.bus.forget(machine);
@@ -93,11 +89,12 @@ impl Play<'_> {
     }
 
     pub(crate) fn restart(&mut self, machine: usize) {
-        self.sim.bounce(self.names[machine].as_str());
+        self.stage.restart(machine, &self.names[machine]);
     }
 
     /// Puts every link into the state that the faults under way ask for, in turmoil and in the model that the gateways hear by.
     fn links_changed(&mut self) {
+        let Some(sim) = self.stage.turmoil() else { return };
         let mut state = self.shared.lock();
         state.world.network.heal();
         let hosts = self.names.len();
@@ -105,7 +102,7 @@ impl Play<'_> {
         let host = |at: usize| self.names.get(at).map_or(store::HOST, String::as_str);
         for a in 0..=hosts {
             for b in a + 1..=hosts {
-                self.sim.release(host(a), host(b));
+                sim.release(host(a), host(b));
             }
         }
         for cut in self.cuts.values() {
@@ -116,23 +113,23 @@ impl Play<'_> {
                     let group = |at: usize| groups.get(at % hosts).copied().unwrap_or(0);
                     for a in 0..=hosts {
                         for b in (a + 1..=hosts).filter(|b| group(a) != group(*b)) {
-                            self.sim.partition(host(a), host(b));
+                            sim.partition(host(a), host(b));
                         }
                     }
                 }
                 Cut::OneWay(from, to) => {
                     state.world.network.begin(LinkFault::OneWay { from: *from, to: *to });
-                    self.sim.partition_oneway(host(*from), host(*to));
+                    sim.partition_oneway(host(*from), host(*to));
                     if *from == 0 {
-                        self.sim.partition_oneway(store::HOST, host(*to));
+                        sim.partition_oneway(store::HOST, host(*to));
                     }
                     if *to == 0 {
-                        self.sim.partition_oneway(host(*from), store::HOST);
+                        sim.partition_oneway(host(*from), store::HOST);
                     }
                 }
                 Cut::Held(machine) => {
                     for other in (0..=hosts).filter(|other| other != machine) {
-                        self.sim.hold(host(*machine), host(other));
+                        sim.hold(host(*machine), host(other));
                     }
                 }
             }

@@ -1,6 +1,5 @@
 //! One machine's host: the driver and the API of ployzd, as the program starts them, over modelled ports.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ployzd::api::{self, About, Api};
@@ -12,8 +11,9 @@ use proto_core::daemon::{Node, NodeConfig};
 use sim::invariants::Seen;
 use sim::world::bus::Open;
 use tokio::sync::mpsc;
-use turmoil::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
+use crate::net::Stream;
 use crate::outliving::Work;
 use crate::ports::Modelled;
 use crate::shared::{Shared, wall};
@@ -30,8 +30,9 @@ pub(crate) async fn run(
     shared: Shared,
     work: mpsc::UnboundedSender<Work>,
 ) -> turmoil::Result {
-    let commands = TcpListener::bind(("0.0.0.0", COMMANDS)).await?;
-    let listener = Listener(TcpListener::bind(("0.0.0.0", API)).await?);
+    let name = shared.names().swap_remove(machine);
+    let mut commands = shared.net.bind(&name, COMMANDS).await?;
+    let listener = shared.net.bind(&name, API).await?;
     let (config, boot) = {
         let state = shared.lock();
         let boot = state.boots[machine];
@@ -56,15 +57,18 @@ pub(crate) async fn run(
     let driver = driver::start(Node::new(config), ports.clone(), clock, Arc::clone(&events));
     let (stop, _stopped) = mpsc::channel(1);
     let api = Api { about, driver: driver.clone(), ports, events, clock, stop };
-    tokio::spawn(api::serve(listener, Arc::new(api)));
+    // They end with the daemon.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(api::serve(listener, Arc::new(api)));
     loop {
-        let (stream, _) = commands.accept().await?;
-        tokio::spawn(answer(stream, machine, driver.clone(), shared.clone()));
+        let stream = commands.accept().await?;
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(answer(stream, machine, driver.clone(), shared.clone()));
     }
 }
 
 /// Takes one command and answers it. If its sender goes away meanwhile, the node works on it all the same.
-async fn answer(mut stream: TcpStream, machine: usize, driver: Handle, shared: Shared) {
+async fn answer(mut stream: Stream, machine: usize, driver: Handle, shared: Shared) {
     let Ok(command) = wire::read::<Command>(&mut stream).await else { return };
     let token = {
         let mut state = shared.lock();
@@ -81,20 +85,4 @@ async fn answer(mut stream: TcpStream, machine: usize, driver: Handle, shared: S
         state.see(&Seen::Replied { machine, token, reply: &reply });
     }
     let _ = wire::write(&mut stream, &reply).await;
-}
-
-/// Turmoil's listener as the API wants it.
-struct Listener(TcpListener);
-
-impl axum::serve::Listener for Listener {
-    type Io = TcpStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
-        self.0.accept().await.expect("a simulated listener does not fail")
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
-    }
 }

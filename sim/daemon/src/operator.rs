@@ -8,9 +8,9 @@ use proto_core::api::{OperationEvent, OperationResult, Submission};
 use proto_core::daemon::{NodeEvent, OperationHandle};
 use sim::invariants::Seen;
 use tokio::sync::mpsc;
-use turmoil::net::TcpStream;
 
 use crate::machine;
+use crate::net::Stream;
 use crate::shared::Shared;
 
 /// The host's name.
@@ -53,7 +53,7 @@ pub(crate) async fn run(
 }
 
 async fn ask(shared: &Shared, question: Question) -> Answer {
-    let Ok(stream) = TcpStream::connect((question.machine.as_str(), machine::API)).await else {
+    let Ok(stream) = shared.net.connect(&question.machine, machine::API).await else {
         return Answer::Away;
     };
     let events = follow(stream, &question.submission, |event| {
@@ -69,7 +69,7 @@ async fn ask(shared: &Shared, question: Question) -> Answer {
 
 /// Submits, and hands on each event until one is the last.
 async fn follow(
-    stream: TcpStream,
+    stream: Stream,
     submission: &Submission,
     hear: impl Fn(OperationEvent) -> Option<OperationResult>,
 ) -> turmoil::Result<Option<OperationResult>> {

@@ -4,7 +4,7 @@
 //! nothing are refused.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use proto_core::api::{OperationResult, Submission};
 use proto_core::coordination::Phase;
@@ -17,22 +17,42 @@ use sim::scenario::founded;
 use sim::story::{Action, Story, Then};
 use sim::trace::Trace;
 use tokio::sync::mpsc;
-use turmoil::{Builder, Sim};
 
 use crate::faults::{self, Cut};
-use crate::operator::{self, Answer, Question};
+use crate::net::Net;
+use crate::operator::{Answer, Question};
 use crate::shared::Shared;
-use crate::{machine, outliving, store};
+use crate::stage::Stage;
 
 /// How long it may take until everything has come to an end.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(600);
-/// What the hosts' clocks say at the beginning, in seconds since 1970.
-const EPOCH: u64 = 1_800_000_000;
+
+/// Where the daemons run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tier {
+    /// Each on a host of turmoil, which has a clock, a network and a runtime for it.
+    Turmoil,
+    /// All of them in one tokio runtime whose time is paused. Bytes go through pipes that are never late, and no link can be cut.
+    Paused,
+}
+
+impl Tier {
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Turmoil => "turmoil",
+            Self::Paused => "paused tokio",
+        }
+    }
+}
 
 /// How a story is played.
 #[derive(Debug, Clone, Copy)]
 pub struct Config {
-    /// The step of turmoil's clock. Messages take one to three of them.
+    /// Where.
+    pub tier: Tier,
+    /// The step of turmoil's clock, where messages take one to three of them. With paused time: how often the invariants look.
     pub tick: Duration,
     /// How long everything is left alone before the questions at rest. A lease lives for 30 s.
     pub rest: Duration,
@@ -40,7 +60,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { tick: Duration::from_millis(1), rest: Duration::from_secs(40) }
+        Self { tier: Tier::Turmoil, tick: Duration::from_millis(1), rest: Duration::from_secs(40) }
     }
 }
 
@@ -59,7 +79,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotPlayed(classes) => {
-                write!(f, "the daemon tier has no fault {}", classes.join(", "))
+                write!(f, "this tier has no fault {}", classes.join(", "))
             }
             Self::NotAsked(kind) => write!(f, "the daemon tier's operators do not ask for {kind}"),
             Self::Host(error) => write!(f, "a host failed: {error}"),
@@ -74,6 +94,8 @@ impl std::error::Error for Error {}
 pub struct Report {
     /// How long it was, on the simulated clock.
     pub simulated: Duration,
+    /// How long the story itself took, without what comes after it, on the real clock.
+    pub story_took: Duration,
     /// How many effects the nodes put out, beside answers, fences and waits for routes.
     pub effects: u64,
     /// How many daemons died.
@@ -120,7 +142,7 @@ struct Task {
 pub(crate) struct Play<'s> {
     pub(crate) story: &'s Story,
     config: Config,
-    pub(crate) sim: Sim<'static>,
+    pub(crate) stage: Stage,
     pub(crate) shared: Shared,
     /// The hosts of the machines.
     pub(crate) names: Vec<String>,
@@ -145,7 +167,7 @@ pub(crate) struct Play<'s> {
 ///
 /// If it asks for what this tier does not have, or a host's program fails. What an invariant says is in the report.
 pub fn play(story: &Story, config: Config) -> Result<Report, Error> {
-    let missing = faults::not_played(story);
+    let missing = faults::not_played(story, config.tier);
     if !missing.is_empty() {
         return Err(Error::NotPlayed(missing));
     }
@@ -155,41 +177,28 @@ pub fn play(story: &Story, config: Config) -> Result<Report, Error> {
         }
     }
     let mut play = Play::new(story, config);
+    let began = std::time::Instant::now();
     play.safety()?;
+    let story_took = began.elapsed();
     let converged = play.liveness()?;
     play.at_rest(converged)?;
-    Ok(play.finish())
+    Ok(Report { story_took, ..play.finish() })
 }
 
 impl<'s> Play<'s> {
     fn new(story: &'s Story, config: Config) -> Self {
-        let shared = Shared::new(founded(story.nodes));
-        let names: Vec<_> = shared.lock().world.machines.iter().map(ToString::to_string).collect();
-        let mut sim = Builder::new()
-            .rng_seed(story.seed)
-            .epoch(UNIX_EPOCH + Duration::from_secs(EPOCH))
-            .simulation_duration(Duration::MAX)
-            .tick_duration(config.tick)
-            .min_message_latency(config.tick)
-            .max_message_latency(3 * config.tick)
-            .tcp_capacity(1024)
-            .build();
+        let net = match config.tier {
+            Tier::Turmoil => Net::Turmoil,
+            Tier::Paused => Net::pipes(),
+        };
+        let shared = Shared::new(founded(story.nodes), net);
+        let names = shared.names();
         let (questions, asked) = mpsc::unbounded_channel();
-        let (work, to_do) = mpsc::unbounded_channel();
-        let state = shared.clone();
-        sim.client(operator::HOST, operator::run(state, asked));
-        let state = shared.clone();
-        sim.client(outliving::HOST, outliving::run(state, to_do));
-        let state = shared.clone();
-        sim.host(store::HOST, move || store::run(state.clone()));
-        for (at, name) in names.iter().enumerate() {
-            let (state, work) = (shared.clone(), work.clone());
-            sim.host(name.as_str(), move || machine::run(at, state.clone(), work.clone()));
-        }
+        let stage = Stage::new(story.seed, config, &shared, asked);
         Self {
             story,
             config,
-            sim,
+            stage,
             shared,
             names,
             cuts: BTreeMap::new(),
@@ -208,7 +217,7 @@ impl<'s> Play<'s> {
 
     pub(crate) fn plan(&mut self, after: Duration, todo: Todo) {
         self.planned += 1;
-        self.agenda.insert((self.sim.elapsed() + after, self.planned), todo);
+        self.agenda.insert((self.stage.elapsed() + after, self.planned), todo);
     }
 
     fn safety(&mut self) -> Result<(), Error> {
@@ -226,10 +235,10 @@ impl<'s> Play<'s> {
     fn liveness(&mut self) -> Result<bool, Error> {
         self.mended = true;
         self.heal();
-        let end = self.sim.elapsed() + CONVERGES_WITHIN;
+        let end = self.stage.elapsed() + CONVERGES_WITHIN;
         // First what operators are still at, and what they will do about it.
         self.run_for(CONVERGES_WITHIN / 2, Self::is_over)?;
-        while self.sim.elapsed() < end && self.is_fine() {
+        while self.stage.elapsed() < end && self.is_fine() {
             self.run_for(self.config.rest, Self::is_over)?;
             let unfinished = rest::unfinished(&self.shared.lock().world);
             if unfinished.is_empty() && self.is_over() {
@@ -314,18 +323,18 @@ impl<'s> Play<'s> {
         how_long: Duration,
         enough: impl Fn(&Self) -> bool,
     ) -> Result<bool, Error> {
-        let end = self.sim.elapsed() + how_long;
-        while self.sim.elapsed() < end && self.is_fine() {
+        let end = self.stage.elapsed() + how_long;
+        while self.stage.elapsed() < end && self.is_fine() {
             if enough(self) {
                 return Ok(true);
             }
             while let Some(next) = self.agenda.first_entry()
-                && next.key().0 <= self.sim.elapsed()
+                && next.key().0 <= self.stage.elapsed()
             {
                 let todo = next.remove();
                 self.do_it(todo);
             }
-            self.sim.step().map_err(Error::Host)?;
+            self.stage.step(self.config.tick)?;
             self.attend();
         }
         Ok(enough(self))
@@ -374,7 +383,7 @@ impl<'s> Play<'s> {
     /// Looks at what happened in a step.
     fn attend(&mut self) {
         let mut state = self.shared.lock();
-        state.set_now(self.sim.elapsed());
+        state.set_now(self.stage.elapsed());
         state.look();
         self.trace.mix(state.world.kv.last().0);
         self.trace.mix(state.effects);
@@ -435,7 +444,8 @@ impl<'s> Play<'s> {
     fn finish(self) -> Report {
         let state = self.shared.lock();
         Report {
-            simulated: self.sim.elapsed(),
+            simulated: self.stage.elapsed(),
+            story_took: Duration::ZERO,
             effects: state.effects,
             crashes: self.crashes,
             faults: self.faults,

@@ -44,6 +44,7 @@ impl Ports for Modelled {
         request: StoreRequest,
         within: Duration,
     ) -> Outcome<StoreReply, StoreError> {
+        self.alive().await;
         let operation = match &request {
             StoreRequest::Commit { writes } => on_behalf(writes),
             StoreRequest::Read { .. } => None,
@@ -51,7 +52,7 @@ impl Ports for Modelled {
         if !is_named_by_content(&request) {
             self.shared.lock().issued(self.machine, operation, EffectKind::Store(request.clone()));
         }
-        let asked = wire::ask(store::HOST, store::PORT, &request);
+        let asked = wire::ask(&self.shared.net, store::HOST, store::PORT, &request);
         match timeout(within, asked).await {
             Ok(Ok(result)) => {
                 let result: Result<StoreReply, StoreError> = result;
@@ -70,11 +71,13 @@ impl Ports for Modelled {
         command: &Command,
         within: Duration,
     ) -> Outcome<CommandReply, BusError> {
+        self.alive().await;
         let kind = EffectKind::Send { to: to.clone(), command: Box::new(command.clone()) };
         let operation = command.operation.clone();
         self.shared.lock().issued(self.machine, Some(operation), kind);
         let until = Instant::now() + within;
-        match timeout(within, wire::ask(to.as_str(), machine::COMMANDS, command)).await {
+        let asked = wire::ask(&self.shared.net, to.as_str(), machine::COMMANDS, command);
+        match timeout(within, asked).await {
             Ok(Ok(reply)) => Outcome::Ok(reply),
             // Turmoil refuses at once where a network that is cut would be silent.
             Ok(Err(AskError::NotSent(_))) if !self.connects(to) => {
@@ -92,6 +95,7 @@ impl Ports for Modelled {
         if let RuntimeRequest::Settle { instance } = &request {
             self.settle(instance).await;
         }
+        self.alive().await;
         let (answer, answered) = oneshot::channel();
         let work = {
             let mut state = self.shared.lock();
@@ -116,6 +120,7 @@ impl Ports for Modelled {
     }
 
     async fn persist(&self, fence: FenceFile) -> Result<(), String> {
+        self.alive().await;
         let mut state = self.shared.lock();
         state.see(&Seen::Persisted { machine: self.machine, file: &fence });
         state.fences[self.machine] = fence;
@@ -127,6 +132,7 @@ impl Ports for Modelled {
     }
 
     async fn routes(&self, request: RoutesRequest) -> Result<Option<String>, String> {
+        self.alive().await;
         match request {
             RoutesRequest::Applied { namespace, at_least, within } => {
                 let until = Instant::now() + within.duration();
@@ -169,6 +175,14 @@ fn is_named_by_content(request: &StoreRequest) -> bool {
 }
 
 impl Modelled {
+    /// What is left of a daemon that died comes to an end here. On turmoil nothing is left of it; in the tier with paused time its tasks
+    /// are, and nobody can tell.
+    async fn alive(&self) {
+        if self.shared.lock().boots[self.machine] != self.boot {
+            std::future::pending().await
+        }
+    }
+
     /// Whether the link to that machine is whole.
     fn connects(&self, to: &MachineId) -> bool {
         let state = self.shared.lock();

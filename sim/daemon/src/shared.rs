@@ -13,11 +13,16 @@ use sim::invariants::{Invariants, Seen};
 use sim::world::World;
 use sim::world::bus::Bus;
 
+use crate::net::{self, Net};
 use crate::operator::Answer;
 
 /// All hosts share it. One thread runs them all, one after the other, so the lock is never waited for.
 #[derive(Debug, Clone)]
-pub(crate) struct Shared(Arc<Mutex<State>>);
+pub(crate) struct Shared {
+    state: Arc<Mutex<State>>,
+    /// How its hosts reach each other.
+    pub(crate) net: Net,
+}
 
 /// See the file's page.
 #[derive(Debug)]
@@ -42,9 +47,9 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(world: World) -> Self {
+    pub(crate) fn new(world: World, net: Net) -> Self {
         let machines = world.machines.len();
-        Self(Arc::new(Mutex::new(State {
+        let state = State {
             world,
             invariants: Invariants::of_a_story(),
             fences: vec![FenceFile::default(); machines],
@@ -55,18 +60,22 @@ impl Shared {
             answers: BTreeMap::new(),
             effects: 0,
             numbers: 0,
-        })))
+        };
+        Self { state: Arc::new(Mutex::new(state)), net }
     }
 
     /// The state, with its clock where the calling host's clock is.
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if turmoil::in_simulation()
-            && let Some(elapsed) = turmoil::sim_elapsed()
-        {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(elapsed) = net::elapsed() {
             state.set_now(elapsed);
         }
         state
+    }
+
+    /// The names of the machines' hosts.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.lock().world.machines.iter().map(ToString::to_string).collect()
     }
 }
 
@@ -115,6 +124,6 @@ pub(crate) fn on_behalf(writes: &[Write]) -> Option<OperationId> {
 
 /// The wall clock of every host: right, and from the engine tier's beginning on.
 pub(crate) fn wall() -> UnixTime {
-    let elapsed = turmoil::sim_elapsed().unwrap_or_default();
+    let elapsed = net::elapsed().unwrap_or_default();
     sim::world::clock::Clock::default().wall(Time::ZERO + elapsed)
 }

@@ -6,8 +6,8 @@ use proto_core::id::OperationId;
 use proto_core::store::{
     Entry, FollowEvent, Key, Revision, StoreError, StoreReply, StoreRequest, Write,
 };
-use turmoil::net::{TcpListener, TcpStream};
 
+use crate::net::Stream;
 use crate::shared::{Shared, State, on_behalf};
 use crate::wire;
 
@@ -18,15 +18,15 @@ pub(crate) const PORT: u16 = 4222;
 
 /// The host.
 pub(crate) async fn run(shared: Shared) -> turmoil::Result {
-    let listener = TcpListener::bind(("0.0.0.0", PORT)).await?;
+    let mut listener = shared.net.bind(HOST, PORT).await?;
     loop {
-        let (stream, _) = listener.accept().await?;
+        let stream = listener.accept().await?;
         tokio::spawn(answer(stream, shared.clone()));
     }
 }
 
 /// A client that goes away in the middle gets no answer; what it asked for has happened all the same.
-async fn answer(mut stream: TcpStream, shared: Shared) {
+async fn answer(mut stream: Stream, shared: Shared) {
     let Ok(request) = wire::read::<StoreRequest>(&mut stream).await else { return };
     let result = shared.lock().apply(&request);
     let _ = wire::write(&mut stream, &result).await;

@@ -5,7 +5,8 @@ use std::io;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use turmoil::net::TcpStream;
+
+use crate::net::{Net, Stream};
 
 /// No frame is longer, in bytes.
 const MOST: u32 = 16 << 20;
@@ -21,11 +22,12 @@ pub(crate) enum AskError {
 
 /// Asks a host and waits for its answer, for as long as it takes.
 pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
+    net: &Net,
     host: &str,
     port: u16,
     question: &Q,
 ) -> Result<A, AskError> {
-    let mut stream = TcpStream::connect((host, port)).await.map_err(AskError::NotSent)?;
+    let mut stream = net.connect(host, port).await.map_err(AskError::NotSent)?;
     let answer = async {
         write(&mut stream, question).await?;
         read(&mut stream).await
@@ -33,7 +35,7 @@ pub(crate) async fn ask<Q: Serialize, A: DeserializeOwned>(
     answer.await.map_err(|_| AskError::Lost)
 }
 
-pub(crate) async fn write<T: Serialize>(stream: &mut TcpStream, value: &T) -> io::Result<()> {
+pub(crate) async fn write<T: Serialize>(stream: &mut Stream, value: &T) -> io::Result<()> {
     let json = serde_json::to_vec(value)?;
     let length = u32::try_from(json.len()).map_err(io::Error::other)?;
     let mut frame = length.to_be_bytes().to_vec();
@@ -41,7 +43,7 @@ pub(crate) async fn write<T: Serialize>(stream: &mut TcpStream, value: &T) -> io
     stream.write_all(&frame).await
 }
 
-pub(crate) async fn read<T: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<T> {
+pub(crate) async fn read<T: DeserializeOwned>(stream: &mut Stream) -> io::Result<T> {
     let length = stream.read_u32().await?;
     if length > MOST {
         return Err(io::Error::other(format!("a frame of {length} bytes")));

@@ -1,10 +1,10 @@
-//! The same stories in both tiers: the pure nodes of the engine, and the daemons of ployzd on turmoil.
+//! The same stories in all tiers: the pure nodes of the engine, and the daemons of ployzd on turmoil and with paused time.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sim::story::Story;
-use sim_daemon::{Config, play};
+use sim_daemon::{Config, Error, Tier, play};
 
 fn stories() -> Vec<(String, Story)> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("stories");
@@ -23,7 +23,8 @@ fn stories() -> Vec<(String, Story)> {
 }
 
 /// A tick of a millisecond; a quarter of a minute is rest enough where every lease is given back.
-const FINE: Config = Config { tick: Duration::from_millis(1), rest: Duration::from_secs(15) };
+const FINE: Config =
+    Config { tier: Tier::Turmoil, tick: Duration::from_millis(1), rest: Duration::from_secs(15) };
 
 #[test]
 fn a_story_ends_the_same_in_both_tiers() {
@@ -38,8 +39,27 @@ fn a_story_ends_the_same_in_both_tiers() {
 }
 
 #[test]
+fn a_story_without_network_faults_ends_the_same_with_paused_time() {
+    let mut crashes = 0;
+    for (name, story) in stories() {
+        let daemons = match play(&story, Config { tier: Tier::Paused, ..FINE }) {
+            Err(Error::NotPlayed(_)) => continue,
+            daemons => daemons.expect("it can be played"),
+        };
+        let engine = sim::play::play(&story, false);
+        assert_eq!(daemons.violations, [], "{name}");
+        assert_eq!(daemons.ended, engine.ended, "{name}: how its operations ended");
+        assert_eq!(daemons.content, engine.content, "{name}: what is committed at the end");
+        crashes += daemons.crashes;
+    }
+    assert!(crashes > 0, "no story in which a daemon dies was played");
+}
+
+#[test]
 fn a_story_played_twice_is_the_same() {
     let (name, story) = &stories()[1];
-    let runs = [0, 1].map(|_| play(story, FINE).expect("it can be played"));
-    assert_eq!(runs[0].hash, runs[1].hash, "{name}");
+    for tier in [Tier::Turmoil, Tier::Paused] {
+        let runs = [0, 1].map(|_| play(story, Config { tier, ..FINE }).expect("it can be played"));
+        assert_eq!(runs[0].hash, runs[1].hash, "{name}, {}", tier.name());
+    }
 }
