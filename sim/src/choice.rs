@@ -12,11 +12,11 @@ pub struct Choice {
     pub value: usize,
     /// How many answers there were.
     pub bound: usize,
-    /// What it was about, for people.
+    /// What it was about, for people; empty where all lists are walked through, so that nobody reads it.
     pub label: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Form {
     /// Takes the answers of `taken` as far as they go, then 0. The first so many never change.
     Exhaustive {
@@ -30,7 +30,7 @@ enum Form {
 }
 
 /// Gives answers and remembers them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Choices {
     form: Form,
     taken: Vec<Choice>,
@@ -86,7 +86,7 @@ impl Choices {
         let position = self.position;
         self.position += 1;
         if let (Form::Exhaustive { .. }, Some(choice)) = (&self.form, self.taken.get(position)) {
-            assert_eq!(choice.bound, bound, "the run is not deterministic at {}", choice.label);
+            assert_eq!(choice.bound, bound, "the run is not deterministic at choice {position}");
             return choice.value;
         }
         let value = match &mut self.form {
@@ -97,7 +97,8 @@ impl Choices {
             Form::Recorded(answers) => answers.get(position).copied().unwrap_or(0).min(bound - 1),
             Form::Bytes(bytes) => read(bytes, bound),
         };
-        self.taken.push(Choice { value, bound, label: label() });
+        let label = if self.is_exhaustive() { String::new() } else { label() };
+        self.taken.push(Choice { value, bound, label });
         value
     }
 
@@ -125,8 +126,31 @@ impl Choices {
         &self.taken[..self.position.min(self.taken.len())]
     }
 
-    /// Goes to the next list; false if there is none. Only for the exhaustive form.
-    pub fn advance(&mut self) -> bool {
+    fn is_exhaustive(&self) -> bool {
+        matches!(self.form, Form::Exhaustive { .. })
+    }
+
+    /// How many answers were given in this run.
+    #[must_use]
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// Whether the answers that were set down beforehand are all given: from here on it is the first run of its list.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.position >= self.taken.len()
+    }
+
+    /// Goes back to where so many answers had been given. Only for the exhaustive form.
+    pub fn go_back_to(&mut self, position: usize) {
+        assert!(self.is_exhaustive() && position <= self.taken.len(), "only to where it was");
+        self.position = position;
+    }
+
+    /// Goes to the next list, and says which answer is the first that changes; `None` if there is no list left. Only for the exhaustive
+    /// form.
+    pub fn advance(&mut self) -> Option<usize> {
         let Form::Exhaustive { fixed } = self.form else { panic!("only the odometer advances") };
         self.taken.truncate(self.position);
         self.position = 0;
@@ -135,11 +159,11 @@ impl Choices {
         {
             if last.value + 1 < last.bound {
                 last.value += 1;
-                return true;
+                return Some(self.taken.len() - 1);
             }
             self.taken.pop();
         }
-        false
+        None
     }
 }
 
@@ -195,7 +219,7 @@ mod tests {
         let (mut choices, mut seen) = (Choices::exhaustive(), Vec::new());
         loop {
             seen.push(run(&mut choices));
-            if !choices.advance() {
+            if choices.advance().is_none() {
                 return seen;
             }
         }
@@ -230,7 +254,7 @@ mod tests {
             let mut choices = Choices::exhaustive_from((0..=at).map(answer).collect());
             loop {
                 seen.push(run(&mut choices));
-                if !choices.advance() {
+                if choices.advance().is_none() {
                     break;
                 }
             }

@@ -1,5 +1,6 @@
 //! What can become of an effect.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use proto_core::coordination::command::CommandBody;
@@ -63,16 +64,16 @@ pub struct Place {
 }
 
 /// Who decides what becomes of effects.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Fates<'a> {
     /// A choice for each effect, within a budget.
-    Chosen(&'a mut Choices, Budget),
+    Chosen(&'a RefCell<Choices>, Budget),
     /// What a story says; everything else goes well.
     Told(Told),
 }
 
 /// The effects that a story strikes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Told {
     /// Those that are still to come.
     pub strikes: Vec<Strike>,
@@ -150,12 +151,9 @@ impl EffectClass {
 }
 
 impl Fates<'_> {
-    /// The choices, if these decide.
-    pub(crate) fn choices(&mut self) -> Option<&mut Choices> {
-        match self {
-            Self::Chosen(choices, _) => Some(choices),
-            Self::Told(_) => None,
-        }
+    /// Whether each effect is a choice.
+    pub(crate) fn are_chosen(&self) -> bool {
+        matches!(self, Self::Chosen(..))
     }
 
     /// What becomes of this effect of this machine.
@@ -172,7 +170,7 @@ impl Fates<'_> {
                 let fate = if fates.len() == 1 {
                     Fate::Normal
                 } else {
-                    fates[choices.seldom(fates.len(), 60, label)]
+                    fates[choices.borrow_mut().seldom(fates.len(), 60, label)]
                 };
                 budget.spend(fate);
                 fate
@@ -184,7 +182,7 @@ impl Fates<'_> {
     /// One of `bound` ways that are all right.
     pub(crate) fn either(&mut self, bound: usize, label: impl FnOnce() -> String) -> usize {
         match self {
-            Self::Chosen(choices, _) => choices.choose(bound, label),
+            Self::Chosen(choices, _) => choices.borrow_mut().choose(bound, label),
             Self::Told(told) => {
                 usize::try_from(told.random.below(bound as u64)).expect("below a usize")
             }
@@ -259,6 +257,12 @@ impl Budget {
         let numbered = later.iter().map(|n| Later::Effects(*n));
         let later = numbered.chain([Later::AtRest]).collect();
         Self { crashes, faults, cancels: 0, rivals: 0, later }
+    }
+
+    /// Whether anything may still go wrong.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.crashes + self.faults + self.cancels + self.rivals > 0
     }
 
     /// What can become of this effect, [`Fate::Normal`] first.

@@ -118,6 +118,7 @@ pub fn measure(
                 threads,
                 within,
                 stop_at_first: true,
+                merge: true,
                 planted: row.planted.clone(),
                 looking_for: row.looking_for,
             };

@@ -17,6 +17,7 @@ fn all_runs(name: &str, budget: Budget) -> Found {
         threads: 2,
         within: Duration::from_secs(120),
         stop_at_first: false,
+        merge: true,
         planted: Vec::new(),
         looking_for: None,
     };

@@ -32,7 +32,7 @@ pub enum TimerKind {
 }
 
 /// Whose an effect is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum EffectOwner {
     Participant(Owner),
     Operation(OperationHandle, Tag),
@@ -43,7 +43,7 @@ enum EffectOwner {
 /// Feed it with [`Node::handle_input`]; after each input drain [`Node::poll_effect`] and [`Node::poll_event`] until both are empty, then
 /// ask [`Node::poll_timeout`] when to come back with [`Input::Timeout`]. Effects may be carried out at the same time and end in any
 /// order, with one exception that the node keeps by itself: it never has two fence files under way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Node {
     machine: MachineId,
     random: Random,

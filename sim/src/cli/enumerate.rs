@@ -39,6 +39,9 @@ pub(crate) struct EnumerateArgs {
     /// Ends after so many seconds for each scenario, and says so.
     #[arg(long, default_value_t = 3600)]
     within: u64,
+    /// Makes every run to its end, also those that come to a state where another has been.
+    #[arg(long)]
+    each: bool,
     /// Goes on after a violation, and shows an example of each kind.
     #[arg(long)]
     keep_going: bool,
@@ -57,9 +60,9 @@ impl EnumerateArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         let mut good = true;
         let mut table = vec![
-            "| scenario | effects | crashes | faults | cancels | second operators | schedules | violations | seconds |"
+            "| scenario | effects | crashes | faults | cancels | second operators | schedules | made to the end | met another | violations | seconds | CPU seconds |"
                 .to_owned(),
-            "|---|---|---|---|---|---|---|---|---|".to_owned(),
+            "|---|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
         ];
         for name in names(&self.op) {
             let Some(prepared) = prepare(&name)? else {
@@ -71,13 +74,16 @@ impl EnumerateArgs {
                 threads: self.threads,
                 within: Duration::from_secs(self.within),
                 stop_at_first: !self.keep_going,
+                merge: !self.each,
                 planted: Vec::new(),
                 looking_for: None,
             };
+            let before = super::cpu_seconds();
             let found = enumerate(&prepared, &settings);
+            let computed = super::cpu_seconds() - before;
             good &= found.broken == 0;
             table.push(format!(
-                "| {name} | {} | {} | {} | {} | {} | {}{} | {} | {:.0} |",
+                "| {name} | {} | {} | {} | {} | {} | {}{} | {} | {} | {} | {:.0} | {computed:.0} |",
                 prepared.effects,
                 self.crashes,
                 self.faults,
@@ -85,6 +91,8 @@ impl EnumerateArgs {
                 self.rivals,
                 found.schedules,
                 if found.complete { "" } else { " (not all)" },
+                found.ended,
+                found.met,
                 found.broken,
                 found.took.as_secs_f64()
             ));
@@ -92,7 +100,8 @@ impl EnumerateArgs {
                 let object = json!({
                     "scenario": name, "crashes": self.crashes, "faults": self.faults,
                     "cancels": self.cancels, "rivals": self.rivals,
-                    "schedules": found.schedules, "violations": found.broken,
+                    "schedules": found.schedules, "ended": found.ended, "met": found.met,
+                    "states": found.states, "violations": found.broken, "cpu_seconds": computed,
                     "complete": found.complete, "seconds": found.took.as_secs_f64(),
                     "effects": prepared.effects, "most_effects": found.most_effects,
                     "ends": found.ends,
@@ -100,8 +109,10 @@ impl EnumerateArgs {
                 println!("{object}");
             } else {
                 println!(
-                    "{name:26} {:>9} schedules  {:>8.1} s  {} violations{}  ends {:?}, {} effects, at most {}",
+                    "{name:26} {:>9} schedules ({} made to the end, {} met another)  {:>8.1} s, {computed:.1} of CPU  {} violations{}  ends {:?}, {} effects, at most {}",
                     found.schedules,
+                    found.ended,
+                    found.met,
                     found.took.as_secs_f64(),
                     found.broken,
                     if found.complete { "" } else { " (not complete)" },
@@ -113,9 +124,10 @@ impl EnumerateArgs {
             for report in found.examples.values() {
                 self.show(&name, report)?;
             }
-        }
-        if let Some(page) = &self.write {
-            super::write_between(page, &self.mark, &table)?;
+            // After each, as the next may take long.
+            if let Some(page) = &self.write {
+                super::write_between(page, &self.mark, &table)?;
+            }
         }
         Ok(good)
     }

@@ -8,4 +8,4 @@ pub(crate) mod run;
 pub(crate) mod saved;
 pub(crate) mod sweep;
 
-pub(crate) use sim::figures::{peak_memory, write_between};
+pub(crate) use sim::figures::{cpu_seconds, peak_memory, write_between};

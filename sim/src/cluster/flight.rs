@@ -89,7 +89,7 @@ impl Cluster<'_> {
             }
             Fate::Pause => {
                 self.carry_out(machine, effect, Some(origin));
-                self.pause(machine, super::PAUSE);
+                self.pause(machine, self.to_round(super::PAUSE));
             }
             Fate::LostAnswer => {
                 if let Some(completion) = unknown(&effect.kind) {

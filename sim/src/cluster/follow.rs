@@ -23,7 +23,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const RECONNECT: Duration = Duration::from_millis(300);
 
 /// Somebody waits until a gateway serves a position.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct WaitsForRoutes {
     machine: usize,
     at_least: Revision,
@@ -245,9 +245,14 @@ impl Cluster<'_> {
         }
     }
 
+    /// Whether somebody waits for this gateway.
+    pub(super) fn waits_for_routes(&self, machine: usize) -> bool {
+        self.waiting_for_routes.iter().any(|waits| waits.machine == machine)
+    }
+
     /// Answers whoever waited for this gateway, if it is where they want it, or their time is over.
     pub(super) fn tell_routes(&mut self, machine: usize) {
-        if !self.waiting_for_routes.iter().any(|waits| waits.machine == machine) {
+        if !self.waits_for_routes(machine) {
             return;
         }
         let gateway = &self.world.gateways[machine];

@@ -6,11 +6,15 @@ use proto_core::daemon::Input;
 
 use super::{Cluster, Event};
 use crate::trace::Kind;
+use crate::world::clock::to_round;
 
 /// How long after a crash a daemon is started again.
 pub const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// How long a daemon that stands still does so where fates are chosen: longer than a lease.
 pub const PAUSE: Duration = Duration::from_secs(45);
+
+/// Where fates are chosen, daemons start and go on, and operators come back, when the clock shows a multiple of this.
+pub(crate) const ROUND: Duration = Duration::from_secs(5);
 
 /// How a machine's parts are slow or failing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,7 +42,18 @@ impl Cluster<'_> {
     /// The daemon of a machine dies: what it has issued is on its way, what it knew is gone. It is started again.
     pub fn crash(&mut self, machine: usize) {
         self.stop(machine, CRASHES);
-        self.schedule(RESTART_AFTER, Event::Restart { machine });
+        let after = self.to_round(RESTART_AFTER);
+        self.schedule(after, Event::Restart { machine });
+    }
+
+    /// At least so long. Where fates are chosen, until the clock shows a multiple of [`ROUND`]: runs that differ only in when something
+    /// happened that changed nothing are the same from then on.
+    pub(crate) fn to_round(&self, at_least: Duration) -> Duration {
+        if !self.fates.are_chosen() {
+            return at_least;
+        }
+        let now = self.world.now;
+        to_round(now + at_least, Some(ROUND)).since(now)
     }
 
     fn stop(&mut self, machine: usize, how: &'static str) {
@@ -80,6 +95,7 @@ impl Cluster<'_> {
             return;
         }
         there.paused_until = None;
+        self.began_anew = true;
         self.note(Some(machine), Kind::Mended, None, || GOES_ON.to_owned());
         // Everything that came meanwhile is there at once, in the order in which it came.
         for input in std::mem::take(&mut self.machines[machine].held) {

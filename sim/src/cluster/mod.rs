@@ -6,11 +6,13 @@
 //! | `flight` | what becomes of an effect between the node and its part of the world |
 //! | `follow` | the store's servers, and the followers that feed the gateways |
 //! | `host` | what strikes a whole machine: crash, pause, sleep, reboot |
+//! | `state` | everything that the future depends on, for telling two clusters apart |
 //! | `words` | what daemons are asked and say, for people |
 
 mod flight;
 mod follow;
 mod host;
+mod state;
 mod words;
 
 use std::cmp::Reverse;
@@ -30,10 +32,10 @@ use proto_core::runtime::RuntimeRequest;
 use proto_core::store::{FollowEvent, Scope, StoreRequest};
 use proto_core::time::Time;
 
+pub(crate) use host::ROUND;
 pub use host::{BACK, GONE, PAUSE, RESTART_AFTER};
 use words::{said, told};
 
-use crate::choice::Choices;
 use crate::fate::{Fates, Later};
 use crate::invariants::{Invariants, Seen};
 use crate::trace::{Kind, Line, Trace};
@@ -41,7 +43,7 @@ use crate::world::World;
 use crate::world::bus::{Bus, Origin};
 
 /// One machine's daemon.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     pub(crate) boot: u32,
@@ -69,7 +71,7 @@ pub(crate) enum Flight {
     Routes { machine: usize, request: RoutesRequest, until: Time },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Event {
     /// What is under way under this number lands.
     Land(u64),
@@ -113,7 +115,7 @@ pub(crate) enum Event {
     Driver(u64),
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Scheduled {
     at: Time,
     seq: u64,
@@ -138,7 +140,7 @@ impl Ord for Scheduled {
 }
 
 /// Something on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct UnderWay {
     /// `None`: it is in the queue.
     pub(crate) lands: Option<Later>,
@@ -158,7 +160,7 @@ pub enum Stepped {
 }
 
 /// Whole nodes and the world.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Cluster<'a> {
     /// Everything that is no node.
     pub world: World,
@@ -180,6 +182,8 @@ pub struct Cluster<'a> {
     pub crashes: u32,
     /// Where something was asked for last, until its result is told: its operator may cancel.
     cancellable: Option<(usize, OperationHandle)>,
+    /// A daemon started, or one that stood still goes on, since somebody last asked.
+    pub(crate) began_anew: bool,
     /// How many effects and landings changed something that outlives a daemon.
     changes: u64,
     pub(crate) machines: Vec<Machine>,
@@ -219,6 +223,7 @@ impl<'a> Cluster<'a> {
             trace: Trace::new(false),
             crashes: 0,
             cancellable: None,
+            began_anew: false,
             changes: 0,
             bus: Bus::default(),
             under_way: BTreeMap::new(),
@@ -233,15 +238,6 @@ impl<'a> Cluster<'a> {
             this.start(machine);
         }
         this
-    }
-
-    /// The choices that decide fates.
-    ///
-    /// # Panics
-    ///
-    /// If the fates are not chosen.
-    pub(crate) fn choices(&mut self) -> &mut Choices {
-        self.fates.choices().expect("only asked where fates are chosen")
     }
 
     /// Asks the daemon of a machine for something; `None` if it does not run or stands still.
@@ -327,19 +323,29 @@ impl<'a> Cluster<'a> {
     ) -> bool {
         let end = self.world.now + within;
         loop {
-            if until(self) {
-                return true;
-            }
-            if self.events > most_events {
-                let now = self.world.now;
-                let what = format!("{} events", self.events);
-                self.invariants.violate("L7 effects are bounded", what, now);
-                return false;
-            }
-            if self.step(end) == Stepped::Nothing {
-                return until(self);
+            if let Some(said) = self.run_one(end, most_events, &until) {
+                return said;
             }
         }
+    }
+
+    /// One event of [`Cluster::run`]; `None` if that goes on.
+    pub(crate) fn run_one(
+        &mut self,
+        end: Time,
+        most_events: u64,
+        until: impl Fn(&Self) -> bool,
+    ) -> Option<bool> {
+        if until(self) {
+            return Some(true);
+        }
+        if self.events > most_events {
+            let now = self.world.now;
+            let what = format!("{} events", self.events);
+            self.invariants.violate("L7 effects are bounded", what, now);
+            return Some(false);
+        }
+        (self.step(end) == Stepped::Nothing).then(|| until(self))
     }
 
     pub(crate) fn schedule(&mut self, after: Duration, event: Event) {
@@ -432,6 +438,7 @@ impl<'a> Cluster<'a> {
         };
         there.node = Some(Node::new(config));
         there.could_die_at = None;
+        self.began_anew = true;
         self.note(Some(machine), Kind::Mended, None, || host::STARTS.to_owned());
         self.drain(machine);
     }

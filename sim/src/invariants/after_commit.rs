@@ -9,7 +9,7 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct NoAbortAfterCommit {
     committed: BTreeSet<(OperationId, u32)>,
     aborted: BTreeSet<(OperationId, u32)>,

@@ -10,7 +10,7 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct AppliedIsRouted {
     /// Every head that ever was, by where it was written.
     heads: BTreeMap<(Namespace, Revision), (u64, bool)>,

@@ -16,7 +16,7 @@ use crate::world::World;
 pub const ASKED: &str = "S10 every change is of an operation that was asked for";
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SomebodyAsked {
     asked: BTreeSet<Digest>,
     known: BTreeMap<OperationId, Digest>,

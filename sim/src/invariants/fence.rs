@@ -11,7 +11,7 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// A command below the floor that the machine has written down is answered with `Stale`.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct LowerEpochsAreRefused {
     floors: BTreeMap<(usize, Scope), Epoch>,
     /// Commands that arrived below the floor, with both.
@@ -64,7 +64,7 @@ impl Invariant for LowerEpochsAreRefused {
 
 /// Once a barrier is acknowledged, nothing of a lower epoch lands on that machine; once a higher epoch acts anywhere,
 /// nothing of a lower one lands anywhere.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct NothingLandsBehindTheBarrier {
     asked: BTreeMap<ReplyToken, (usize, Scope, Epoch)>,
     acknowledged: BTreeMap<(usize, Scope), Epoch>,

@@ -14,7 +14,7 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct IntentIsPlanned {
     once: BTreeMap<Key, Value>,
     /// The number of each head, as it was before the batch.

@@ -24,7 +24,7 @@ struct Service {
 type State = BTreeMap<ServiceName, Service>;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct FollowsFromTheRequest {
     commits: BTreeMap<Namespace, BTreeMap<u64, State>>,
     seen: u64,

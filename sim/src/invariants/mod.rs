@@ -119,7 +119,7 @@ impl std::fmt::Display for Violation {
 }
 
 /// One invariant.
-trait Invariant: std::fmt::Debug + Send {
+trait Invariant: std::fmt::Debug + Send + Copied {
     /// Its name.
     fn name(&self) -> &'static str;
 
@@ -137,8 +137,25 @@ trait Invariant: std::fmt::Debug + Send {
     }
 }
 
+/// What an invariant remembers, once more.
+trait Copied {
+    fn copied(&self) -> Box<dyn Invariant>;
+}
+
+impl<T: Invariant + Clone + 'static> Copied for T {
+    fn copied(&self) -> Box<dyn Invariant> {
+        Box::new(self.clone())
+    }
+}
+
+impl Clone for Box<dyn Invariant> {
+    fn clone(&self) -> Self {
+        (**self).copied()
+    }
+}
+
 /// All of them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Invariants {
     all: Vec<Box<dyn Invariant>>,
     violations: Vec<Violation>,

@@ -10,7 +10,7 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct OnlyForward {
     records: BTreeMap<OperationId, (u32, Phase)>,
     epochs: BTreeMap<Scope, Epoch>,

@@ -18,7 +18,7 @@ struct Standing {
 }
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct OnlyOperationsChange {
     seen: u64,
 }

@@ -12,7 +12,7 @@ use crate::world::World;
 use crate::world::kv::Kv;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct CommittedServes {
     /// Namespaces that were ever committed, with where their instances shall be.
     heads: Vec<(Namespace, Vec<(MachineId, InstanceName)>)>,

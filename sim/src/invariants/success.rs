@@ -15,7 +15,7 @@ use super::{Invariant, Seen};
 use crate::world::World;
 
 /// See the file's page.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct SuccessIsCommitted {
     /// Those whose record said that they were undone.
     aborted: BTreeSet<OperationId>,

@@ -57,6 +57,12 @@ impl Bus {
         self.open.retain(|_, open| open.at != machine);
     }
 
+    /// The commands that have no answer, and how they will be answered.
+    #[must_use]
+    pub fn open(&self) -> &BTreeMap<ReplyToken, Open> {
+        &self.open
+    }
+
     /// The commands that a machine works on.
     pub fn at(&self, machine: usize) -> impl Iterator<Item = &Open> {
         self.open.values().filter(move |open| open.at == machine)

@@ -14,6 +14,15 @@ pub struct Clock {
     slept: Duration,
     /// How far its wall clock is from the right time, in milliseconds.
     offset: i64,
+    /// Its wall clock stands still.
+    stopped: bool,
+}
+
+/// The first multiple of `round` that is not before; the time itself if there is no round.
+#[must_use]
+pub fn to_round(time: Time, round: Option<Duration>) -> Time {
+    let round = round.map_or(1, |round| u64::try_from(round.as_nanos()).unwrap_or(1).max(1));
+    Time::from_nanos(time.as_nanos().next_multiple_of(round))
 }
 
 impl Clock {
@@ -32,7 +41,7 @@ impl Clock {
     /// What its wall clock says.
     #[must_use]
     pub fn wall(&self, now: Time) -> UnixTime {
-        let right = BEGIN + now.as_nanos() / 1_000_000;
+        let right = if self.stopped { BEGIN } else { BEGIN + now.as_nanos() / 1_000_000 };
         UnixTime::from_millis(right.saturating_add_signed(self.offset))
     }
 
@@ -44,6 +53,11 @@ impl Clock {
     /// Its wall clock jumps by so many milliseconds.
     pub fn step(&mut self, millis: i64) {
         self.offset = self.offset.saturating_add(millis);
+    }
+
+    /// Its wall clock stands still from now on: two runs that differ only in when something was recorded are the same.
+    pub fn stop_wall(&mut self) {
+        self.stopped = true;
     }
 
     /// Its wall clock is right again.

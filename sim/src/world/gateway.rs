@@ -85,6 +85,29 @@ impl Gateway {
         self.drain();
     }
 
+    /// Everything that what it does later depends on.
+    pub(crate) fn write_state(&self, now: Time, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self {
+            projection,
+            snapshot,
+            table,
+            backends,
+            link,
+            load,
+            last_arrival,
+            lag,
+            gaps,
+            misses,
+            missed,
+            up,
+            was_stale: _,
+        } = self;
+        write!(to, "{projection:?} {snapshot:?} {table:?} {backends:?} {link:?} {load}")?;
+        // One that has passed holds nothing up.
+        let last_arrival = last_arrival.max(&now);
+        write!(to, "{last_arrival:?} {lag:?} {gaps} {misses} {missed:?} {up}")
+    }
+
     fn drain(&mut self) -> bool {
         let mut published = false;
         while let Some(effect) = self.projection.poll_effect() {

@@ -5,10 +5,13 @@
 //! back after a kill of a lone server do.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proto_core::store::{Entry, Key, Revision, StoreError, StoreReply, StoreRequest, Write};
 use proto_core::time::Time;
 use serde_json::Value;
+
+use super::clock::to_round;
 
 /// As many writes as an atomic batch may have: what the adapter lets through, below the server's own limit of 1,000.
 pub const MAX_BATCH: usize = 900;
@@ -29,6 +32,8 @@ pub struct Kv {
     undecided: Vec<Key>,
     /// Nothing expires before this.
     soonest: Option<Time>,
+    /// Lives end when the clock shows a multiple of this, if it is set.
+    round: Option<Duration>,
     /// Planted by the conformance test to see that it can fail.
     wrong: Option<Wrong>,
 }
@@ -53,6 +58,11 @@ impl Kv {
     #[must_use]
     pub fn wrong(how: Wrong) -> Self {
         Self { wrong: Some(how), ..Self::default() }
+    }
+
+    /// Lives end when the clock shows a multiple of this from now on, so that when a key was written within it makes no difference.
+    pub fn end_lives_at(&mut self, round: Duration) {
+        self.round = Some(round);
     }
 
     /// Applies a request at this time.
@@ -119,7 +129,7 @@ impl Kv {
                 self.last += 1;
             }
             let ttl = write.ttl.filter(|_| self.wrong != Some(Wrong::NoExpiry));
-            let expires = ttl.map(|ttl| now + ttl.duration());
+            let expires = ttl.map(|ttl| to_round(now + ttl.duration(), self.round));
             self.soonest = self.soonest.into_iter().chain(expires).min();
             let stored =
                 Stored { revision: Revision(self.last), value: write.value.clone(), expires };

@@ -128,6 +128,16 @@ impl Instance {
         }
     }
 
+    /// Since when it has been as it is, as far as that matters: not once it serves, or runs and never will.
+    #[must_use]
+    pub(crate) fn counts_from(&self, now: Time) -> Option<Time> {
+        self.started.filter(|at| match Behaviour::of(&self.spec.workload.image) {
+            Behaviour::ReadyAfter(after) => *at + after > now,
+            Behaviour::NeverReady => *at > now,
+            Behaviour::Exits(_) | Behaviour::Missing => true,
+        })
+    }
+
     /// Whether it runs.
     #[must_use]
     pub fn runs(&self, now: Time) -> bool {
@@ -190,6 +200,21 @@ impl Runtime {
     #[must_use]
     pub fn wrong(how: Wrong) -> Self {
         Self { wrong: Some(how), ..Self::default() }
+    }
+
+    /// Everything that what it does later depends on.
+    pub(crate) fn write_state(&self, now: Time, to: &mut impl std::fmt::Write) -> std::fmt::Result {
+        let Self { instances, changes, wrong } = self;
+        write!(to, "{changes} {wrong:?}")?;
+        for there in instances.values() {
+            let Instance { spec, started, wall, stopped, restarts, interrupted } = there;
+            let (from, started) = (there.counts_from(now), started.is_some());
+            write!(
+                to,
+                "{spec:?} {started} {from:?} {wall:?} {stopped:?} {restarts} {interrupted}"
+            )?;
+        }
+        Ok(())
     }
 
     /// The instances by name.

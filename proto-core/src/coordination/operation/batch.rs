@@ -23,7 +23,7 @@ pub(super) const REVISIONS_A_BATCH: usize = 200;
 const FACTS_A_BATCH: usize = 898;
 
 /// A batch that is on its way.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Pending {
     pub(super) what: Batch,
     /// The record as this batch writes it (as it stands already, for revisions).

@@ -15,7 +15,7 @@ use crate::time::{Time, UnixTime};
 const MARK_TTL: Span = Span::from_secs(3600);
 
 /// A batch whose acknowledgement was lost, until a competing write decides what became of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Resolve {
     pub(super) pending: Pending,
     /// When the mark is written again; `None` while it is under way.

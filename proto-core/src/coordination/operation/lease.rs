@@ -11,7 +11,7 @@ use crate::store::{Key, Revision, StoreReply, StoreRequest, Write};
 use crate::time::{Time, UnixTime};
 
 /// A lease that is held, as far as this operation knows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct HeldLease {
     /// What the key holds.
     pub(super) value: Lease,

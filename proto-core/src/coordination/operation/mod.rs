@@ -74,7 +74,7 @@ pub enum Tag {
 }
 
 /// Where the operation is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     /// Waiting for a read, and what it is for.
     Reading(Reading),
@@ -95,7 +95,7 @@ enum State {
 }
 
 /// What a read is for.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Reading {
     /// Which scope is the operation to be resumed or aborted on?
     Find,
@@ -112,7 +112,7 @@ enum Reading {
 }
 
 /// One operation. See the module's page.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Operation {
     me: MachineId,
     submission: Submission,

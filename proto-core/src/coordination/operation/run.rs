@@ -24,7 +24,7 @@ const BARRIER_WITHIN: Span = Span::from_secs(10);
 const MAX_TRIES: u32 = 4;
 
 /// A run over steps.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Run {
     kind: Kind,
     steps: BTreeMap<StepId, Progress>,
@@ -37,7 +37,7 @@ enum Kind {
     Cleanup,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Progress {
     step: Step,
     status: Status,
@@ -46,7 +46,7 @@ struct Progress {
     failures: u32,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Status {
     Waiting,
     UnderWay,

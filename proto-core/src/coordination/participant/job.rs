@@ -33,7 +33,7 @@ const MAX_UNKNOWN: u32 = 3;
 pub struct JobId(pub(super) u64);
 
 /// One command under way, or the settling of a journalled one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Job {
     pub(super) tokens: Vec<ReplyToken>,
     pub(super) operation: OperationId,
@@ -59,7 +59,7 @@ pub(super) struct Job {
 }
 
 /// What a job does, and how far it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Work {
     /// Answer what is here.
     Observe {
@@ -77,7 +77,7 @@ pub(super) enum Work {
 }
 
 /// How far a change is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Stage {
     /// Waiting for its turn.
     Waiting,

@@ -43,7 +43,7 @@ pub enum Owner {
 }
 
 /// The participant of one machine. See the module's page.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Participant {
     machine: MachineId,
     runtime: String,

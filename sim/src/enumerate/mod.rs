@@ -1,6 +1,16 @@
 //! Every run of a scenario within a budget: all choices, in order, on all cores.
+//!
+//! | module | holds |
+//! |---|---|
+//! | here | what is told and found, and the threads |
+//! | `explore` | the runs that begin alike, one after the other |
+//! | `meetings` | states that several runs come to |
+
+mod explore;
+mod meetings;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -10,6 +20,9 @@ use proto_core::mutant::Mutant;
 use crate::choice::{Choice, Choices};
 use crate::fate::Budget;
 use crate::run::{Prepared, Report};
+
+use explore::{Made, explore};
+use meetings::Meetings;
 
 /// What an enumeration is told.
 #[derive(Debug, Clone)]
@@ -22,6 +35,8 @@ pub struct Settings {
     pub within: Duration,
     /// Ends with the first violation.
     pub stop_at_first: bool,
+    /// A run that comes to a state where another has been is not made any further.
+    pub merge: bool,
     /// Only this invariant counts, by the beginning of its name.
     pub looking_for: Option<&'static str>,
     /// Bugs that are planted. Without the feature `mutants` there are none to plant.
@@ -31,8 +46,14 @@ pub struct Settings {
 /// What an enumeration found.
 #[derive(Debug, Clone, Default)]
 pub struct Found {
-    /// How many runs there were.
+    /// How many runs there are: those that were made to their end, and for each that met another what it would have come to.
     pub schedules: u64,
+    /// How many runs were made to their end.
+    pub ended: u64,
+    /// How many came to a state where another had been.
+    pub met: u64,
+    /// How many states there were at which runs may meet.
+    pub states: u64,
     /// How many of them broke something.
     pub broken: u64,
     /// For each invariant that was broken first in a run, the run with the fewest crashes, and of those the first found.
@@ -49,7 +70,7 @@ pub struct Found {
 
 impl Found {
     fn add(&mut self, report: Report, looking_for: Option<&str>) -> bool {
-        self.schedules += 1;
+        self.ended += 1;
         self.most_effects = self.most_effects.max(report.effects);
         *self.ends.entry(report.ended).or_default() += 1;
         let counts = |name: &str| looking_for.is_none_or(|wanted| name.starts_with(wanted));
@@ -66,7 +87,9 @@ impl Found {
     }
 
     fn merge(&mut self, other: Self) {
-        self.schedules += other.schedules;
+        self.ended += other.ended;
+        self.met += other.met;
+        self.complete &= other.complete;
         self.broken += other.broken;
         self.most_effects = self.most_effects.max(other.most_effects);
         for (end, count) in other.ends {
@@ -120,28 +143,35 @@ pub fn enumerate(prepared: &Prepared, settings: &Settings) -> Found {
         .collect();
     let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     let found = Mutex::new(Found { complete: true, ..Found::default() });
-    let mut own = Found::default();
+    let mut own = Found { complete: true, ..Found::default() };
     let broken = own.add(plain, settings.looking_for);
     stop.store(broken && settings.stop_at_first, Ordering::Relaxed);
     found.lock().expect("nobody has it yet").merge(own);
+    let meetings = settings.merge.then(Meetings::default);
+    if let Some(meetings) = &meetings {
+        meetings.end(None);
+    }
     let work = || {
-        let mut mine = Found::default();
-        while let Some(prefix) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let mut choices = Choices::exhaustive_from(prefix.clone());
-            loop {
-                if stop.load(Ordering::Relaxed) || begun.elapsed() > settings.within {
-                    let mut all = found.lock().expect("a thread that panicked ended the run");
-                    all.complete = false;
-                    all.merge(mine);
-                    return;
-                }
-                let report = prepared.run(&mut choices, settings.budget.clone(), false);
-                if mine.add(report, settings.looking_for) && settings.stop_at_first {
-                    stop.store(true, Ordering::Relaxed);
-                }
-                if !choices.advance() {
-                    break;
-                }
+        let mut mine = Found { complete: true, ..Found::default() };
+        while let Some(begins) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let stopped =
+                explore(prepared, begins.clone(), &settings.budget, meetings.as_ref(), |made| {
+                    match made {
+                        Made::Met => mine.met += 1,
+                        Made::Ended(report) => {
+                            let broken = mine.add(*report, settings.looking_for);
+                            stop.fetch_or(broken && settings.stop_at_first, Ordering::Relaxed);
+                        }
+                    }
+                    let late = begun.elapsed() > settings.within;
+                    if late || stop.load(Ordering::Relaxed) {
+                        return ControlFlow::Break(());
+                    }
+                    ControlFlow::Continue(())
+                });
+            if stopped.is_break() {
+                mine.complete = false;
+                break;
             }
         }
         found.lock().expect("a thread that panicked ended the run").merge(mine);
@@ -153,5 +183,10 @@ pub fn enumerate(prepared: &Prepared, settings: &Settings) -> Found {
     });
     let mut found = found.into_inner().expect("every thread has ended well");
     found.took = begun.elapsed();
+    found.schedules = meetings.as_ref().map_or(found.ended, Meetings::runs);
+    found.states = meetings.as_ref().map_or(0, |meetings| meetings.states() as u64);
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,59 @@
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::explore::{Made, explore};
+use super::*;
+use crate::scenario;
+
+fn prepared(name: &str) -> Prepared {
+    let scenario = scenario::by_name(name).expect("a scenario of this name");
+    Prepared::new(scenario).expect("nothing goes wrong")
+}
+
+fn all_runs(name: &str, budget: &Budget, merge: bool) -> Found {
+    let settings = Settings {
+        budget: budget.clone(),
+        threads: 2,
+        within: Duration::from_secs(120),
+        stop_at_first: false,
+        merge,
+        looking_for: None,
+        planted: Vec::new(),
+    };
+    enumerate(&prepared(name), &settings)
+}
+
+#[test]
+fn a_run_that_goes_on_from_where_another_was_kept_is_the_run_from_the_beginning() {
+    for (name, budget) in
+        [("recreate", Budget::new(1, 0, &[2])), ("pair-stop", Budget::new(1, 1, &[1]))]
+    {
+        let prepared = prepared(name);
+        let mut runs = 0;
+        let _ = explore(&prepared, Vec::new(), &budget, None, |made| {
+            let Made::Ended(kept) = made else { unreachable!("nothing is merged") };
+            runs += 1;
+            if runs % 7 == 0 {
+                let answers = kept.taken.iter().map(|choice| choice.value).collect();
+                let replayed = prepared.run(&mut Choices::recorded(answers), budget.clone(), false);
+                assert_eq!(replayed.hash, kept.hash, "{name} {}", kept.schedule());
+            }
+            if runs == 700 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(runs > 50, "{name}: {runs}");
+    }
+}
+
+#[test]
+fn runs_that_meet_are_as_many_as_if_each_had_been_made() {
+    for (name, budget) in [
+        ("recreate", Budget::new(1, 0, &[2])),
+        ("pair-stop", Budget::new(1, 0, &[2])),
+        ("pair-stop", Budget { cancels: 1, ..Budget::none() }),
+    ] {
+        let (merged, each) = (all_runs(name, &budget, true), all_runs(name, &budget, false));
+        assert_eq!(merged.schedules, each.schedules, "{name}");
+        assert!(merged.ended < each.ended, "{name}: {} of {}", merged.ended, each.ended);
+        assert_eq!((merged.broken, each.broken), (0, 0), "{name}");
+    }
+}
