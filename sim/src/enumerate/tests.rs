@@ -10,8 +10,8 @@ fn prepared(name: &str) -> Prepared {
     Prepared::new(scenario).expect("nothing goes wrong")
 }
 
-fn all_runs(name: &str, budget: &Budget, merge: bool) -> Found {
-    let settings = Settings {
+fn settings(budget: &Budget, merge: bool) -> Settings {
+    Settings {
         budget: budget.clone(),
         threads: 2,
         within: Duration::from_secs(120),
@@ -19,8 +19,11 @@ fn all_runs(name: &str, budget: &Budget, merge: bool) -> Found {
         merge,
         looking_for: None,
         planted: Vec::new(),
-    };
-    enumerate(&prepared(name), &settings)
+    }
+}
+
+fn all_runs(name: &str, budget: &Budget, merge: bool) -> Found {
+    enumerate(&prepared(name), &settings(budget, merge))
 }
 
 #[test]
@@ -55,5 +58,25 @@ fn runs_that_meet_are_as_many_as_if_each_had_been_made() {
         assert_eq!(merged.schedules, each.schedules, "{name}");
         assert!(merged.ended < each.ended, "{name}: {} of {}", merged.ended, each.ended);
         assert_eq!((merged.broken, each.broken), (0, 0), "{name}");
+    }
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn a_planted_bug_is_seen_by_the_same_invariants_whether_runs_meet_or_not() {
+    let planted =
+        [Mutant::NoFence, Mutant::NoBarrier, Mutant::LeaseNotInCommit, Mutant::JournalNotSettled];
+    for mutant in planted {
+        let prepared = prepared("first");
+        let seen = |merge| {
+            let settings =
+                Settings { planted: vec![mutant], ..settings(&Budget::new(1, 0, &[2]), merge) };
+            let found = enumerate(&prepared, &settings);
+            assert!(found.complete, "{mutant:?}");
+            found.examples.into_keys().collect::<Vec<_>>()
+        };
+        let each = seen(false);
+        assert_eq!(seen(true), each, "{mutant:?}");
+        assert!(!each.is_empty(), "{mutant:?}");
     }
 }
