@@ -49,11 +49,17 @@ pub enum Mutant {
     AbortsTheCommitted,
     /// A head that moved while the lease was taken is not noticed.
     HeadNotRechecked,
+    /// An abort gives up claims also if the head has moved, and they are the head's.
+    AbortTakesClaims,
+    /// An instance that its runtime has started again is kept, whatever is wanted.
+    KeepsWhatWasRestarted,
+    /// A record that came back is run again, though the head has moved on since it committed.
+    HistoryGoesOn,
 }
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 23] = [
+    pub const ALL: [(Self, &'static str); 26] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -77,6 +83,9 @@ impl Mutant {
         (Self::RemovalNotServed, "removal_not_served"),
         (Self::AbortsTheCommitted, "aborts_the_committed"),
         (Self::HeadNotRechecked, "head_not_rechecked"),
+        (Self::AbortTakesClaims, "abort_takes_claims"),
+        (Self::KeepsWhatWasRestarted, "keeps_what_was_restarted"),
+        (Self::HistoryGoesOn, "history_goes_on"),
     ];
 }
 

@@ -191,10 +191,16 @@ impl Operation {
         (up_to_head, released.chain(allocation).collect())
     }
 
-    /// An operation that aborts gives up what it claimed, if a torn batch has kept it.
+    /// An operation that aborts gives up what it claimed, if a torn batch has kept it. If the head has moved on since the plan was made, what
+    /// is claimed is the head's: who moved it has given up what it does not want.
     fn given_up(&self) -> Vec<Write> {
         let Scope::Namespace(namespace) = self.scope();
-        let gains = self.recorded_plan().commit.gains.iter();
+        let plan = self.recorded_plan();
+        let moved = self.facts.head_number() != plan.baseline.head;
+        if moved && !mutant::on(Mutant::AbortTakesClaims) {
+            return Vec::new();
+        }
+        let gains = plan.commit.gains.iter();
         let gains = gains.filter(|_| !mutant::on(Mutant::AbortKeepsClaims));
         let kept = gains.filter_map(|key| {
             let there = self.facts.claims.get(key)?;

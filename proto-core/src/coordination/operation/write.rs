@@ -13,7 +13,7 @@ use crate::coordination::record::{Done, OperationRecord, Phase};
 use crate::daemon::EffectKind;
 use crate::id::{Epoch, InstanceName};
 use crate::mutant::{self, Mutant};
-use crate::store::facts::{Head, Lease, VERSION};
+use crate::store::facts::{Commit, Head, Lease, VERSION};
 use crate::store::{Revision, StoreError, StoreReply, StoreRequest, Versioned};
 use crate::time::{Time, UnixTime};
 
@@ -89,12 +89,15 @@ impl Operation {
         self.write(Pending { what: Batch::Landed, record, lease, since: None, lost: 0 });
     }
 
-    /// Whether the head is the commit of this operation.
+    /// Whether the head is the commit of this plan. Another try of the same operation has planned another one, under the same number, and the
+    /// record of this try may have come back since.
     pub(super) fn has_landed(&self) -> bool {
         let planned = &self.recorded_plan().commit.commit;
         let head = self.facts.commits.get(&planned.number);
-        self.facts.head_number() == planned.number
-            && head.is_some_and(|commit| commit.operation == planned.operation)
+        let same = |commit: &Commit| {
+            commit.operation == planned.operation && commit.services == planned.services
+        };
+        self.facts.head_number() == planned.number && head.is_some_and(same)
     }
 
     /// Whether this operation has committed and the head has moved on since. That its record is open all the same means that it came

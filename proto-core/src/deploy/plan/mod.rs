@@ -29,6 +29,7 @@ use crate::coordination::command::MachineObservation;
 use crate::coordination::plan::{Baseline, Plan, PlannedCommit};
 use crate::digest::Digest;
 use crate::id::{InstanceName, MachineId, Namespace, OperationId, ServiceName};
+use crate::mutant::{self, Mutant};
 use crate::runtime::{
     InstanceSpec, InstanceState, Network, ObservedInstance, RestartPolicy, Workload, process,
 };
@@ -243,6 +244,9 @@ impl<'a> Planner<'a> {
             },
             InstanceState::Created => false,
         };
+        if seen.restarts > 0 && mutant::on(Mutant::KeepsWhatWasRestarted) {
+            return true;
+        }
         lives && now.workload == workload && seen.spec.config_hash() == now.config_hash
     }
 

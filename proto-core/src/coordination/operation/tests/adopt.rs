@@ -5,6 +5,7 @@ use crate::api::Submission;
 use crate::coordination::record::Phase;
 use crate::id::OperationId;
 use crate::store::Key;
+use crate::store::facts::{Head, VERSION};
 
 fn resume(operation: &OperationId) -> Submission {
     Submission::Resume { operation: operation.clone() }
@@ -149,6 +150,55 @@ fn a_torn_commit_that_was_left_is_found_behind_the_barrier_and_completed() {
         ["host.old_example 19", "allocation.blog 21", "lease.ns.blog 299", "op.ID 300"]
     );
     assert_eq!(record(&landed).phase, Phase::CleanupPending);
+}
+
+/// What was left has committed since, as that or as something else; its record has come back. `head`: the number of the head.
+fn come_back(mut left: Bench, head: u64, other: bool) -> Bench {
+    let (id, plan) = (left.id(), left.plan());
+    let mut commit = plan.commit.commit;
+    if other {
+        commit.services.clear();
+    }
+    let namespace = commit.namespace.clone();
+    left.given.put(Key::commit(&namespace, commit.number), 110, &commit);
+    commit.number = head;
+    commit.operation = if head == 2 { id.clone() } else { left.given.old.clone().unwrap() };
+    left.given.put(Key::commit(&namespace, head), 111, &commit);
+    let head = Head { v: VERSION, commit: head, removed: false };
+    left.given.put(Key::head(&namespace), 112, &head);
+    let mut bench = left.given.begin(resume(&id));
+    bench.read();
+    bench.read();
+    bench.accept(300);
+    bench.all_barriers();
+    bench
+}
+
+#[test]
+fn a_record_that_came_back_after_newer_commits_is_ended_without_a_step() {
+    let bench = come_back(left(), 3, false);
+    let finish = bench.batch();
+    assert_eq!(bench.shape(&finish), ["lease.ns.blog 299", "op.ID 300"]);
+    assert_eq!(record(&finish).phase, Phase::Committed);
+    assert!(record(&finish).notes[0].contains("had come back"));
+}
+
+#[test]
+fn a_record_that_came_back_and_is_the_heads_is_completed() {
+    let mut bench = come_back(left(), 2, false);
+    bench.read();
+    assert_eq!(record(&bench.batch()).phase, Phase::CleanupPending);
+}
+
+#[test]
+fn a_record_that_came_back_of_another_try_than_the_heads_is_undone() {
+    let mut bench = come_back(left(), 2, true);
+    bench.read();
+    let abort = record(&bench.batch());
+    assert_eq!(
+        (abort.phase, abort.error.unwrap().code.as_str()),
+        (Phase::Aborting, "PLAN_DRIFTED")
+    );
 }
 
 #[test]

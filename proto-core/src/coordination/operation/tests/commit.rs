@@ -207,6 +207,25 @@ fn a_head_that_moved_while_the_lease_was_taken_ends_it_before_its_first_step() {
 }
 
 #[test]
+fn an_operation_that_came_second_leaves_the_claims_to_the_head() {
+    let mut bench = Given::deployed().begin(apply(second("rolling"))).up_to_take();
+    bench.accept(100);
+    bench.all_ok();
+    // Another operation of the namespace wanted the same host name, and has committed.
+    let head = Head { v: VERSION, commit: 2, removed: false };
+    bench.given.put(key("ns.blog.head"), 95, &head);
+    let (namespace, service) = ("blog".parse().unwrap(), "web".parse().unwrap());
+    let claim = Claim { v: VERSION, namespace, service, released: false };
+    bench.given.put(key("host.new_example"), 94, &claim);
+    bench.read();
+    bench.accept(200);
+    bench.all_ok();
+    let finish = bench.batch();
+    assert_eq!(bench.shape(&finish), ["lease.ns.blog 199", "op.ID 200"]);
+    assert_eq!(record(&finish).phase, Phase::Aborted);
+}
+
+#[test]
 fn a_lease_that_expired_before_the_commit_aborts_under_a_fresh_one() {
     let mut bench = at_commit();
     bench.given.entries.remove(&key("lease.ns.blog"));
