@@ -12,7 +12,7 @@ use crate::world::World;
 pub struct Marks(pub BTreeMap<String, u64>);
 
 /// Every mark that a sweep must hit.
-pub const ALL: [&str; 33] = [
+pub const ALL: [&str; 37] = [
     "a leader of the store was elected",
     "the store lost its quorum",
     "a read was answered from an old state",
@@ -21,6 +21,8 @@ pub const ALL: [&str; 33] = [
     "an undecided write was lost with its leader",
     "a write was refused because another was undecided",
     "a batch was torn",
+    "a record that had ended came back",
+    "a host name that was given up came back",
     "a message was lost",
     "a message came twice",
     "a message was late",
@@ -46,6 +48,8 @@ pub const ALL: [&str; 33] = [
     "ended with DISK_FULL",
     "ended with RUNTIME_ERROR",
     "ended with OPERATION_UNFINISHED",
+    "ended with ROUTE_CONFLICT",
+    "an operation had committed when its record came back",
 ];
 
 impl Marks {

@@ -191,7 +191,8 @@ fn story(nodes: usize, length: u64) -> Story {
     };
     let deploy = |image: &str| {
         let strategy = Strategy::Rolling;
-        let service = Service { s: 0, image: image.to_owned(), replicas: 3, strategy };
+        let service =
+            Service { s: 0, image: image.to_owned(), replicas: 3, strategy, names: Vec::new() };
         Action::Deploy { ns: 0, services: vec![service] }
     };
     let crash = What::DaemonCrash { machine: 1 % nodes };

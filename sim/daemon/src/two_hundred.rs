@@ -29,8 +29,13 @@ pub(crate) fn run(seed: u64, nodes: usize) -> Result<bool, String> {
 fn story(seed: u64, nodes: usize) -> Story {
     let nodes = nodes.max(21);
     let deploy = |at, machine, image: &str| {
-        let service =
-            Service { s: 0, image: image.to_owned(), replicas: 20, strategy: Strategy::BlueGreen };
+        let service = Service {
+            s: 0,
+            image: image.to_owned(),
+            replicas: 20,
+            strategy: Strategy::BlueGreen,
+            names: Vec::new(),
+        };
         let action = Action::Deploy { ns: 0, services: vec![service] };
         let then_on = SECOND % nodes;
         Asked { at, machine, action, cancel_after: None, then: Then::Resume, then_on }

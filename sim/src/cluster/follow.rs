@@ -4,13 +4,15 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use proto_core::coordination::OperationRecord;
 use proto_core::daemon::{Completion, RoutesRequest};
-use proto_core::id::OperationId;
+use proto_core::id::{Namespace, OperationId};
+use proto_core::store::facts::{Commit, Head};
 use proto_core::store::{Entry, FollowEvent, Key, Revision, StoreReply, StoreRequest, Write};
 use proto_core::time::Time;
 
-use super::{Cluster, Event};
-use crate::invariants::Seen;
+use super::{Cluster, Event, HeadMoved};
+use crate::invariants::{Seen, heads_written};
 use crate::trace::Kind;
 use crate::world::bus::Origin;
 use crate::world::gateway::Link;
@@ -42,6 +44,16 @@ impl Cluster<'_> {
         let now = self.world.now;
         self.world.servers.depose(&mut self.world.kv, now);
         self.look_at_servers();
+    }
+
+    /// The store's lone server, which was killed, will have this again.
+    pub fn bring_back(&mut self, entry: Entry) {
+        self.note(None, Kind::Fault, None, || {
+            format!("{} is BACK as it was at {}", entry.key, entry.revision)
+        });
+        self.invariants.see(&Seen::CameBack { entry: &entry }, &self.world);
+        self.trace.mix(entry.revision.0);
+        self.world.kv.bring_back(entry);
     }
 
     pub(super) fn look_at_servers(&mut self) {
@@ -149,6 +161,10 @@ impl Cluster<'_> {
             .find_map(|write| write.key.as_str().strip_prefix("op.")?.parse::<OperationId>().ok());
         let operation = operation.or(named.as_ref());
         self.invariants.stored(writes, operation, &self.world);
+        for namespace in heads_written(writes) {
+            let moved = self.moved(namespace);
+            self.heads_moved.extend(moved);
+        }
         self.trace.mix(last.0);
         let first = last.0 + 1 - writes.len() as u64;
         let entries = (first..).zip(writes).filter(|(_, write)| is_followed(&write.key));
@@ -167,6 +183,16 @@ impl Cluster<'_> {
                 self.tell_all(machine, &said);
             }
         }
+    }
+
+    /// The commit that the head of this namespace names now.
+    fn moved(&self, namespace: Namespace) -> Option<HeadMoved> {
+        let kv = &self.world.kv;
+        let number = kv.get::<Head>(&Key::head(&namespace))?.commit;
+        let commit: Commit = kv.get(&Key::commit(&namespace, number))?;
+        let record: OperationRecord = kv.get(&Key::operation(&commit.operation))?;
+        let request = record.request?;
+        Some(HeadMoved { namespace, number, request })
     }
 
     fn tell(&mut self, machine: usize, said: Vec<FollowEvent>) {

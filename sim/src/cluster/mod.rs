@@ -21,13 +21,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use proto_core::Outcome;
-use proto_core::api::{OperationResult, Submission};
+use proto_core::api::{OperationRequest, OperationResult, Submission};
 use proto_core::coordination::FenceFile;
 use proto_core::daemon::{
     Completion, EffectId, EffectKind, Input, Node, NodeConfig, NodeEvent, OperationHandle,
     RoutesRequest,
 };
-use proto_core::id::{Epoch, OperationId};
+use proto_core::id::{Epoch, Namespace, OperationId};
 use proto_core::runtime::RuntimeRequest;
 use proto_core::store::{FollowEvent, Scope, StoreRequest};
 use proto_core::time::Time;
@@ -148,6 +148,17 @@ pub(crate) struct UnderWay {
     pub(crate) origin: Option<Origin>,
 }
 
+/// A head names a new commit.
+#[derive(Debug, Clone)]
+pub struct HeadMoved {
+    /// Whose head.
+    pub namespace: Namespace,
+    /// The number of the commit.
+    pub number: u64,
+    /// What it was made for.
+    pub request: OperationRequest,
+}
+
 /// What [`Cluster::step`] came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stepped {
@@ -176,6 +187,8 @@ pub struct Cluster<'a> {
     pub results: BTreeMap<OperationHandle, OperationResult>,
     /// Results in the order in which they came, for whoever takes them away.
     pub told: Vec<OperationHandle>,
+    /// Every commit that a head came to name, in their order.
+    pub heads_moved: Vec<HeadMoved>,
     /// What happened.
     pub trace: Trace,
     /// How many crashes and pauses there were.
@@ -220,6 +233,7 @@ impl<'a> Cluster<'a> {
             events: 0,
             results: BTreeMap::new(),
             told: Vec::new(),
+            heads_moved: Vec::new(),
             trace: Trace::new(false),
             crashes: 0,
             cancellable: None,

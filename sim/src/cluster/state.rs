@@ -19,6 +19,7 @@ impl Cluster<'_> {
             events: _,
             results: _,
             told: _,
+            heads_moved: _,
             trace: _,
             crashes,
             cancellable,

@@ -60,10 +60,10 @@ impl Told {
         let faults = story.faults.iter().filter(|fault| by_the_clock(&fault.what));
         // A run that broke something ended there: what was planned for later did not come.
         told.faults = faults
-            .filter(|fault| fault.at * 1000 <= end)
+            .filter(|fault| story.on_the_clock(fault.at) * 1000 <= end)
             .map(|fault| Planned {
-                from: fault.at * 1000,
-                to: (fault.until(story.length) * 1000).min(end),
+                from: story.on_the_clock(fault.at) * 1000,
+                to: (story.on_the_clock(fault.until(story.length)) * 1000).min(end),
                 machines: fault.what.machines(),
                 text: fault.what.to_string(),
             })

@@ -1,4 +1,5 @@
-//! S5: an operation that has committed is never aborted.
+//! S5: an operation that has committed is never aborted, also if the store brings back its record from before the commit. One that was
+//! aborted may commit when its record came back: it is open again.
 
 use std::collections::BTreeSet;
 
@@ -26,6 +27,14 @@ impl Invariant for NoAbortAfterCommit {
     }
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+        if let Seen::CameBack { entry } = seen
+            && let Some(record) = super::record(entry)
+        {
+            self.aborted.remove(&(record.id, record.attempt));
+        }
+        if let Seen::Forgotten { operation } = seen {
+            self.aborted.retain(|(id, _)| id != *operation);
+        }
         let Seen::Stored { records, .. } = seen else { return Ok(()) };
         for record in *records {
             self.seen += 1;

@@ -5,6 +5,7 @@
 mod after_commit;
 mod applied;
 mod asked;
+mod claims;
 mod fence;
 mod intent;
 mod lineage;
@@ -24,11 +25,13 @@ use proto_core::daemon::{Effect, NodeEvent, ReplyToken};
 use proto_core::digest::Digest;
 use proto_core::id::{Epoch, OperationId};
 use proto_core::runtime::RuntimeRequest;
-use proto_core::store::{Scope, Write};
+use proto_core::store::{Entry, Scope, Write};
 use proto_core::time::Time;
 use serde::Deserialize as _;
 
 use crate::world::World;
+
+pub(crate) use serving::heads_written;
 
 /// Something that happened.
 #[derive(Debug)]
@@ -46,6 +49,16 @@ pub enum Seen<'a> {
         records: &'a [OperationRecord],
         /// On whose behalf.
         operation: Option<&'a OperationId>,
+    },
+    /// The store, which was killed, has a key again that had ended.
+    CameBack {
+        /// As it is now.
+        entry: &'a Entry,
+    },
+    /// The record of an operation has ended with its life, and the next batch begins it anew.
+    Forgotten {
+        /// The operation.
+        operation: &'a OperationId,
     },
     /// A machine's fence file was written.
     Persisted {
@@ -98,6 +111,12 @@ pub enum Seen<'a> {
         /// What.
         event: &'a NodeEvent,
     },
+}
+
+/// The record of an operation, if that is what came back.
+fn record(entry: &Entry) -> Option<OperationRecord> {
+    let is_record = entry.key.as_str().starts_with("op.");
+    is_record.then(|| OperationRecord::deserialize(&entry.value).ok()).flatten()
 }
 
 /// An invariant that was broken.
@@ -158,6 +177,8 @@ impl Clone for Box<dyn Invariant> {
 #[derive(Debug, Clone)]
 pub struct Invariants {
     all: Vec<Box<dyn Invariant>>,
+    /// When the records of operations that are over end.
+    ends: BTreeMap<OperationId, Time>,
     violations: Vec<Violation>,
 }
 
@@ -170,19 +191,23 @@ impl Invariants {
         if serves_through {
             all.push(Box::new(serving::CommittedServes::default()));
         }
-        Self { all, violations: Vec::new() }
+        Self::of(all)
     }
 
     /// Those that are checked in a story, where instances stop by themselves too.
     #[must_use]
     pub fn of_a_story() -> Self {
-        Self { all: Self::always(), violations: Vec::new() }
+        Self::of(Self::always())
     }
 
     /// None: for worlds and plans that nobody could have come to, where only panics and rest are asked for.
     #[must_use]
     pub fn none() -> Self {
-        Self { all: Vec::new(), violations: Vec::new() }
+        Self::of(Vec::new())
+    }
+
+    fn of(all: Vec<Box<dyn Invariant>>) -> Self {
+        Self { all, ends: BTreeMap::new(), violations: Vec::new() }
     }
 
     fn always() -> Vec<Box<dyn Invariant>> {
@@ -197,6 +222,7 @@ impl Invariants {
             Box::new(lineage::FollowsFromTheRequest::default()),
             Box::new(asked::SomebodyAsked::default()),
             Box::new(intent::IntentIsPlanned::default()),
+            Box::new(claims::ClaimsAreOfTheHead::default()),
         ]
     }
 
@@ -221,7 +247,15 @@ impl Invariants {
         let mut records = Vec::new();
         for write in writes.iter().filter(|write| write.key.as_str().starts_with("op.")) {
             match OperationRecord::deserialize(&write.value) {
-                Ok(record) => records.push(record),
+                Ok(record) => {
+                    if self.ends.remove(&record.id).is_some_and(|end| end <= world.now) {
+                        self.see(&Seen::Forgotten { operation: &record.id }, world);
+                    }
+                    if let Some(life) = write.ttl {
+                        self.ends.insert(record.id.clone(), world.now + life.duration());
+                    }
+                    records.push(record);
+                }
                 Err(error) => {
                     let what = format!("{} is no record: {error}", write.key);
                     self.violate("S11 intent is what was planned", what, world.now);

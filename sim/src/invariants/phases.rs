@@ -34,6 +34,14 @@ impl Invariant for OnlyForward {
                     self.record(record)?;
                 }
             }
+            Seen::Forgotten { operation } => {
+                self.records.remove(*operation);
+            }
+            Seen::CameBack { entry } => {
+                if let Some(record) = super::record(entry) {
+                    self.records.insert(record.id, (record.attempt, record.phase));
+                }
+            }
             Seen::Persisted { machine, file } => {
                 for (scope, epoch) in &file.floors {
                     let floor = self.floors.entry((*machine, scope.clone())).or_default();

@@ -67,7 +67,7 @@ fn of_head(kv: &Kv, namespace: &Namespace) -> Option<Vec<(MachineId, InstanceNam
 }
 
 /// The namespaces whose heads a batch writes.
-pub(super) fn heads_written(writes: &[proto_core::store::Write]) -> Vec<Namespace> {
+pub(crate) fn heads_written(writes: &[proto_core::store::Write]) -> Vec<Namespace> {
     let namespace = |key: &Key| {
         let middle = key.as_str().strip_prefix("ns.")?.strip_suffix(".head")?;
         Namespace::new(middle).ok()

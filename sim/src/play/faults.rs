@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proto_core::store::Entry;
+
 use super::{Play, Todo};
 use crate::fate::{Fate, Fates, Later, Strike};
 use crate::story::{EffectFate, What};
@@ -60,6 +62,7 @@ impl Play<'_> {
                 self.link(number, LinkFault::Delay { most });
             }
             What::ServerCrash { machine } => cluster.set_server(machine, false),
+            What::EndedKeysBack { keys, .. } => self.bring_back(keys),
             What::QuorumLoss => {
                 let leader = cluster.world.servers.leads();
                 for machine in cluster.world.servers.machines().to_vec() {
@@ -114,6 +117,27 @@ impl Play<'_> {
         }
     }
 
+    /// The lone server is killed; what it will have again when it is back is decided now.
+    fn bring_back(&mut self, keys: usize) {
+        let &[machine] = self.cluster.world.servers.machines() else { return };
+        self.cluster.set_server(machine, false);
+        let now = self.cluster.world.now;
+        self.cluster.world.kv.expire(now);
+        let mut may: Vec<_> =
+            self.cluster.world.kv.may_come_back().map(<[Entry]>::to_vec).collect();
+        for _ in 0..keys.min(may.len()) {
+            let at = self.below(may.len());
+            let mut entries = may.swap_remove(at);
+            let entry = entries.swap_remove(self.below(entries.len()));
+            self.report.marks.hit(match entry.key.as_str().split('.').next() {
+                Some("op") => "a record that had ended came back",
+                Some("host") => "a host name that was given up came back",
+                _ => "another key that had ended came back",
+            });
+            self.cluster.bring_back(entry);
+        }
+    }
+
     fn link(&mut self, number: usize, fault: LinkFault) {
         let id = self.cluster.world.network.begin(fault);
         self.links.insert(number, id);
@@ -138,7 +162,7 @@ impl Play<'_> {
                 }
             }
             What::ServerCrash { machine } => cluster.set_server(machine, true),
-            What::QuorumLoss => {
+            What::EndedKeysBack { .. } | What::QuorumLoss => {
                 for machine in cluster.world.servers.machines().to_vec() {
                     cluster.set_server(machine, true);
                 }

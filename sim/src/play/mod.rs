@@ -8,11 +8,13 @@
 //! | `operators` | who asks for operations, waits, retries, resumes, aborts, goes home |
 //! | `clients` | who sends requests through the gateways |
 //! | `faults` | how each fault begins and ends |
+//! | `crash_free` | the same commits once more, without faults |
 //! | `rest` | the mending, the rest, and the questions then |
 //! | `idle` | hours in which nobody asks for anything |
 //! | `report` | what a run came to |
 
 mod clients;
+mod crash_free;
 mod faults;
 pub mod habits;
 mod idle;
@@ -35,7 +37,7 @@ use crate::cluster::{Cluster, Stepped};
 use crate::fate::{Fates, Told};
 use crate::invariants::Invariants;
 use crate::scenario::founded;
-use crate::story::Story;
+use crate::story::{Story, What};
 use crate::trace::Trace;
 use crate::world::network::{FaultId, Network};
 use crate::world::servers::Servers;
@@ -100,6 +102,7 @@ pub fn play(story: &Story, lines: bool) -> Report {
     let story_took = began.elapsed();
     let converged = play.liveness();
     play.at_rest(converged);
+    play.without_faults();
     Report { story_took, ..play.finish() }
 }
 
@@ -111,6 +114,9 @@ impl<'s> Play<'s> {
         let servers = (0..story.servers.clamp(1, story.nodes)).collect();
         world.servers = Servers::new(servers, random.split());
         let told = Told { strikes: Vec::new(), struck: Vec::new(), random: random.split() };
+        if story.faults.iter().any(|fault| matches!(fault.what, What::EndedKeysBack { .. })) {
+            world.kv.keep_replaced();
+        }
         let invariants = Invariants::of_a_story();
         let mut cluster = Cluster::new(world, Fates::Told(told), invariants);
         cluster.trace = Trace::new(lines);
@@ -141,16 +147,17 @@ impl<'s> Play<'s> {
 
     fn safety(&mut self) {
         self.plan_everything();
-        self.run_until(Time::ZERO + Duration::from_millis(self.story.length), |_| false);
+        let length = Duration::from_millis(self.story.on_the_clock(self.story.length));
+        self.run_until(Time::ZERO + length, |_| false);
     }
 
     fn plan_everything(&mut self) {
         let story = self.story;
         for (n, asked) in story.operations.iter().enumerate() {
-            self.plan(Duration::from_millis(asked.at), Todo::Ask(n));
+            self.plan(Duration::from_millis(story.on_the_clock(asked.at)), Todo::Ask(n));
         }
         for (n, fault) in story.faults.iter().enumerate() {
-            self.plan(Duration::from_millis(fault.at), Todo::Begin(n));
+            self.plan(Duration::from_millis(story.on_the_clock(fault.at)), Todo::Begin(n));
         }
         if story.request_every > 0 {
             self.plan(Duration::from_millis(story.request_every), Todo::Request);
@@ -199,7 +206,11 @@ impl<'s> Play<'s> {
             Todo::End(fault) => self.end(fault),
             Todo::Request => {
                 self.request();
-                self.plan(Duration::from_millis(self.story.request_every), Todo::Request);
+                let now = self.cluster.world.now.as_nanos() / 1_000_000;
+                let next = now + self.story.request_every;
+                // On quiet days clients are quiet too.
+                let next = self.story.quiet_until(next).unwrap_or(next);
+                self.plan(Duration::from_millis(next - now), Todo::Request);
             }
         }
     }

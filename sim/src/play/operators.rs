@@ -97,6 +97,9 @@ impl Play<'_> {
     /// Looks at what the daemons said, and which of them died.
     pub(super) fn attend(&mut self) {
         for handle in std::mem::take(&mut self.cluster.told) {
+            if self.cluster.results.get(&handle).is_some_and(is_history) {
+                self.report.marks.hit("an operation had committed when its record came back");
+            }
             if let Some(task) = self.waiting.remove(&handle)
                 && let Some(result) = self.cluster.results.remove(&handle)
             {
@@ -170,4 +173,10 @@ impl Play<'_> {
     pub(super) fn is_over(&self) -> bool {
         !self.is_busy() && self.to_come == 0
     }
+}
+
+/// Whether the operation had committed long ago: only its record had come back.
+fn is_history(result: &OperationResult) -> bool {
+    let OperationResult::Committed { notes, .. } = result else { return false };
+    notes.iter().any(|note| note.contains("its record had come back"))
 }

@@ -54,7 +54,7 @@ pub struct Requests {
 /// What a run came to.
 #[derive(Debug, Clone, Default)]
 pub struct Report {
-    /// How long it was, on the simulated clock, in seconds.
+    /// How long it was, on the simulated clock, in seconds, without quiet days.
     pub simulated_seconds: u64,
     /// How long the story itself took, without what comes after it, on the real clock. No run is the same as another in this.
     pub story_took: std::time::Duration,
@@ -113,10 +113,12 @@ impl Play<'_> {
         }
         report.content = rest::content(world);
         report.marks.of_world(world);
-        report.simulated_seconds = world.now.as_nanos() / 1_000_000_000;
+        // Quiet days cost nothing and count for nothing.
+        let quiet = self.story.quiet_time().as_secs();
+        report.simulated_seconds = (world.now.as_nanos() / 1_000_000_000).saturating_sub(quiet);
         report.events = self.cluster.events;
         report.effects = self.cluster.effects;
-        report.premises = self.cluster.invariants.premises();
+        report.premises.extend(self.cluster.invariants.premises());
         *report.premises.entry("L5 the same operation again has no effects").or_default() +=
             report.repeated;
         *report.premises.entry("S7 no request is dropped by an operation").or_default() +=

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proto_core::api::{OperationResult, Submission};
 use proto_core::coordination::Phase;
 
-use super::Play;
+use super::{Play, crash_free};
 use crate::invariants::rest::{self, FINISHED, Snapshot};
 use crate::story::Action;
 
@@ -87,6 +87,20 @@ impl Play<'_> {
         }
         self.nothing_happens();
         self.again_is_nothing();
+    }
+
+    /// L4: the same commits, where nothing goes wrong.
+    pub(super) fn without_faults(&mut self) {
+        if !self.is_fine() {
+            return;
+        }
+        let moved = std::mem::take(&mut self.cluster.heads_moved);
+        let content = rest::content(&self.cluster.world);
+        let premise = self.report.premises.entry(crash_free::SAME).or_default();
+        *premise += moved.len() as u64;
+        if let Err(what) = crash_free::compare(self.story.nodes, &moved, &content) {
+            self.violate(crash_free::SAME, what);
+        }
     }
 
     /// S10, at rest: nobody asks for anything, so nothing is written and nothing is changed.

@@ -3,7 +3,7 @@
 use proto_core::deploy::spec::Strategy;
 use proto_core::random::Random;
 
-use super::{Action, Asked, CLASSES, EffectFate, Fault, Service, Story, Then, VERSION, What};
+use super::{Action, Asked, CLASSES, EffectFate, Fault, Service, Story, Then, VERSION, What, host};
 use crate::choice::Choices;
 use crate::fate::EffectClass;
 
@@ -170,7 +170,23 @@ impl Draw<'_> {
         let strategy = strategies[self.below(if ns.is_multiple_of(2) { 2 } else { 3 })];
         let global = self.shape.nodes <= 24 && self.below(10) == 1;
         let replicas = if global { 0 } else { 1 + self.below(3) as u32 };
-        Service { s, image, replicas, strategy }
+        let names = self.names(ns, s);
+        Service { s, image, replicas, strategy, names }
+    }
+
+    /// Host names beside the service's own. They differ from deploy to deploy, so that most commits claim some and give up others.
+    fn names(&mut self, ns: u32, s: u32) -> Vec<String> {
+        let mut names = Vec::new();
+        for n in 0..3 {
+            if self.below(2) == 1 {
+                names.push(format!("n{n}.{}", host(ns, s)));
+            }
+        }
+        // One that other namespaces want too: whoever comes first has it, until it is given up.
+        if self.below(16) == 1 {
+            names.push(format!("shared{}.example.com", self.below(4)));
+        }
+        names
     }
 
     fn classes(&mut self, servers: usize) -> Vec<&'static str> {
@@ -178,7 +194,7 @@ impl Draw<'_> {
         let mut classes = Vec::new();
         for class in CLASSES {
             let there = match class {
-                "torn_batch" => servers == 1,
+                "torn_batch" | "ended_keys_back" => servers == 1,
                 "quorum_loss" | "election" => servers > 1,
                 "partition" | "one_way" => self.shape.nodes > 1,
                 _ => true,
@@ -230,6 +246,11 @@ impl Draw<'_> {
             "duplication" => What::Duplication { per_mille: self.millis(10, 400) },
             "delay" => What::Delay { most: self.millis(10, 4000) },
             "server_crash" => What::ServerCrash { machine: self.below(servers) },
+            "ended_keys_back" => {
+                // Longer than a record lives, or only as long as what was given up.
+                let days = if self.below(2) == 1 { 8 } else { 0 };
+                What::EndedKeysBack { keys: 1 + self.below(12), days }
+            }
             "quorum_loss" => What::QuorumLoss,
             "election" => What::Election,
             "torn_batch" => {

@@ -3,6 +3,7 @@
 
 mod draw;
 mod idle;
+mod quiet;
 mod words;
 
 use proto_core::api::OperationRequest;
@@ -158,6 +159,9 @@ pub struct Service {
     pub replicas: u32,
     /// How it is rolled out.
     pub strategy: Strategy,
+    /// Host names beside its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 /// Something that goes wrong.
@@ -202,6 +206,13 @@ pub enum What {
     Delay { most: u64 },
     /// The store's server on this machine dies and is started again.
     ServerCrash { machine: usize },
+    /// The lone server is killed and started again, and so many keys that had ended are back. Before, the cluster was left alone for so many
+    /// days: whatever the story plans from twenty seconds before the kill on comes that much later.
+    EndedKeysBack {
+        keys: usize,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        days: u64,
+    },
     /// All servers but the leader's die.
     QuorumLoss,
     /// The store's leader gives up its office.
@@ -272,6 +283,7 @@ impl What {
             Self::Duplication { .. } => "duplication",
             Self::Delay { .. } => "delay",
             Self::ServerCrash { .. } => "server_crash",
+            Self::EndedKeysBack { .. } => "ended_keys_back",
             Self::QuorumLoss => "quorum_loss",
             Self::Election => "election",
             Self::TornBatch { .. } => "torn_batch",
@@ -320,7 +332,7 @@ impl What {
 }
 
 /// Every class of faults.
-pub const CLASSES: [&str; 29] = [
+pub const CLASSES: [&str; 30] = [
     "daemon_crash",
     "daemon_pause",
     "sleep",
@@ -331,6 +343,7 @@ pub const CLASSES: [&str; 29] = [
     "duplication",
     "delay",
     "server_crash",
+    "ended_keys_back",
     "quorum_loss",
     "election",
     "torn_batch",
@@ -427,7 +440,10 @@ impl Service {
             0 => Replicas::Global,
             n => Replicas::Count(n),
         };
-        specs::service(&self.image, self.strategy, replicas, &host(ns, self.s))
+        let mut spec = specs::service(&self.image, self.strategy, replicas, &host(ns, self.s));
+        let names = self.names.iter().map(|name| name.parse().expect("a host name"));
+        spec.routes[0].hostnames.extend(names);
+        spec
     }
 }
 

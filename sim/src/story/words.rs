@@ -34,6 +34,11 @@ impl fmt::Display for What {
             Self::SlowRuntime { times, .. } => write!(f, ": {times} times"),
             Self::SlowFollower { millis, .. } => write!(f, " by {millis} ms"),
             Self::ClockStep { millis, .. } => write!(f, " by {millis} ms"),
+            Self::EndedKeysBack { keys, days } => {
+                let after =
+                    if *days > 0 { format!(", after {days} quiet days") } else { String::new() };
+                write!(f, ": up to {keys}{after}")
+            }
             Self::TornBatch { writes, commit, kills } => {
                 let which = if *commit { " of a commit" } else { "" };
                 let too = if *kills { ", and the daemon dies too" } else { "" };

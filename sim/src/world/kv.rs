@@ -4,7 +4,7 @@
 //! What the model leaves to its caller is *when* a request is applied and whether its answer arrives, and which of the writes that may come
 //! back after a kill of a lone server do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use proto_core::store::{Entry, Key, Revision, StoreError, StoreReply, StoreRequest, Write};
@@ -34,6 +34,10 @@ pub struct Kv {
     soonest: Option<Time>,
     /// Lives end when the clock shows a multiple of this, if it is set.
     round: Option<Duration>,
+    /// What keys without a life held before they were written again, if that is kept: on a disk it still is.
+    replaced: Option<BTreeMap<Key, Vec<Entry>>>,
+    /// Keys that were brought back, and not written since.
+    brought_back: BTreeSet<Key>,
     /// Planted by the conformance test to see that it can fail.
     wrong: Option<Wrong>,
 }
@@ -133,7 +137,14 @@ impl Kv {
             self.soonest = self.soonest.into_iter().chain(expires).min();
             let stored =
                 Stored { revision: Revision(self.last), value: write.value.clone(), expires };
-            self.keys.insert(write.key.clone(), stored);
+            let before = self.keys.insert(write.key.clone(), stored);
+            self.brought_back.remove(&write.key);
+            if let (Some(replaced), Some(Stored { revision, value, expires: None })) =
+                (&mut self.replaced, before)
+            {
+                let key = write.key.clone();
+                replaced.entry(key.clone()).or_default().push(Entry { key, revision, value });
+            }
         }
         Ok(Revision(self.last))
     }
@@ -144,7 +155,25 @@ impl Kv {
     /// killed and reads its disk again it finds, of some keys that have ended, a write that it had replaced or ended before.
     pub fn bring_back(&mut self, entry: Entry) {
         let Entry { key, revision, value } = entry;
+        self.brought_back.insert(key.clone());
         self.keys.entry(key).or_insert(Stored { revision, value, expires: None });
+    }
+
+    /// Keeps from now on what a kill may bring back; it is asked for by [`Kv::may_come_back`].
+    pub fn keep_replaced(&mut self) {
+        self.replaced.get_or_insert_default();
+    }
+
+    /// What was written without a life, then replaced, and whose key has ended since: by key, each with its writes in their order.
+    pub fn may_come_back(&self) -> impl Iterator<Item = &[Entry]> {
+        let ended = |(key, _): &(&Key, &Vec<Entry>)| !self.keys.contains_key(*key);
+        self.replaced.iter().flatten().filter(ended).map(|(_, entries)| entries.as_slice())
+    }
+
+    /// Whether the key was brought back by a kill, and not written since.
+    #[must_use]
+    pub fn is_brought_back(&self, key: &Key) -> bool {
+        self.brought_back.contains(key)
     }
 
     /// Whether every expectation of these writes is as the bucket is now.
@@ -259,6 +288,29 @@ mod tests {
         assert_eq!(commit(&mut kv, at(2), vec![lease(0)]), Err(StoreError::Conflict));
         assert_eq!(commit(&mut kv, at(3), vec![lease(2)]), Err(StoreError::Conflict));
         assert!(commit(&mut kv, at(3), vec![lease(0)]).is_ok());
+    }
+
+    #[test]
+    fn of_what_has_ended_an_earlier_write_without_a_life_may_come_back() {
+        let mut kv = Kv::default();
+        kv.keep_replaced();
+        let at = |secs| Time::ZERO + Duration::from_secs(secs);
+        let mortal = |expect| Write { ttl: Some(Span::from_secs(1)), ..write("a", Some(expect)) };
+        commit(&mut kv, at(0), vec![write("a", Some(0))]).unwrap();
+        commit(&mut kv, at(0), vec![mortal(1)]).unwrap();
+        kv.expire(at(0));
+        assert_eq!(kv.may_come_back().count(), 0, "it is still there");
+        kv.expire(at(2));
+        let entry = kv.may_come_back().next().unwrap()[0].clone();
+        assert_eq!((&entry.key, entry.revision), (&key("a"), Revision(1)));
+        kv.bring_back(entry);
+        assert!(kv.is_brought_back(&key("a")));
+        commit(&mut kv, at(9), vec![mortal(1)]).unwrap();
+        assert!(!kv.is_brought_back(&key("a")));
+        commit(&mut kv, at(11), vec![mortal(0)]).unwrap();
+        kv.expire(at(20));
+        let revisions: Vec<_> = kv.may_come_back().flatten().map(|entry| entry.revision).collect();
+        assert_eq!(revisions, [Revision(1), Revision(1)], "what had a life does not");
     }
 
     #[test]
