@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 
-use proto_core::coordination::Phase;
+use proto_core::coordination::{OperationRecord, Phase};
 use proto_core::id::OperationId;
+use proto_core::store::Key;
+use proto_core::store::facts::Commit;
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -26,11 +28,16 @@ impl Invariant for NoAbortAfterCommit {
         self.seen
     }
 
-    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+    fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
         if let Seen::CameBack { entry } = seen
             && let Some(record) = super::record(entry)
         {
-            self.aborted.remove(&(record.id, record.attempt));
+            let try_of = (record.id.clone(), record.attempt);
+            self.aborted.remove(&try_of);
+            // Once the record has ended, tries are counted from 1 again: what committed may have been another one.
+            if !is_committed(&record, world) {
+                self.committed.remove(&try_of);
+            }
         }
         if let Seen::Forgotten { operation } = seen {
             self.aborted.retain(|(id, _)| id != *operation);
@@ -62,4 +69,14 @@ impl Invariant for NoAbortAfterCommit {
         }
         Ok(())
     }
+}
+
+/// Whether what this record planned is what was committed under its number.
+fn is_committed(record: &OperationRecord, world: &World) -> bool {
+    let Some(plan) = &record.plan else { return true };
+    let planned = &plan.commit.commit;
+    let there: Option<Commit> = world.kv.get(&Key::commit(&planned.namespace, planned.number));
+    there.is_some_and(|there| {
+        there.operation == planned.operation && there.services == planned.services
+    })
 }
