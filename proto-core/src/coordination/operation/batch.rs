@@ -1,7 +1,10 @@
 //! What the batches of an operation hold.
 
+use std::collections::BTreeSet;
+
 use super::Operation;
 use crate::coordination::record::{OperationRecord, Phase};
+use crate::deploy::placement::machine_ports;
 use crate::id::Namespace;
 use crate::mutant::{self, Mutant};
 use crate::span::Span;
@@ -191,17 +194,18 @@ impl Operation {
         (up_to_head, released.chain(allocation).collect())
     }
 
-    /// An operation that aborts gives up what it claimed, if a torn batch has kept it. If the head has moved on since the plan was made, what
-    /// is claimed is the head's: who moved it has given up what it does not want.
+    /// An operation that aborts gives up what it claimed, if a torn batch has kept it. What the head names by now is the head's, though:
+    /// another operation may have committed it meanwhile.
     fn given_up(&self) -> Vec<Write> {
         let Scope::Namespace(namespace) = self.scope();
-        let plan = self.recorded_plan();
-        let moved = self.facts.head_number() != plan.baseline.head;
-        if moved && !mutant::on(Mutant::AbortTakesClaims) {
-            return Vec::new();
-        }
-        let gains = plan.commit.gains.iter();
+        let gains = self.recorded_plan().commit.gains.iter();
         let gains = gains.filter(|_| !mutant::on(Mutant::AbortKeepsClaims));
+        let of_head = if mutant::on(Mutant::AbortTakesClaims) {
+            BTreeSet::new()
+        } else {
+            self.claims_of_head()
+        };
+        let gains = gains.filter(|key| !of_head.contains(*key));
         let kept = gains.filter_map(|key| {
             let there = self.facts.claims.get(key)?;
             let mine = there.value.namespace == *namespace && !there.value.released;
@@ -217,6 +221,23 @@ impl Operation {
             }
         })
         .collect()
+    }
+
+    /// The host names and ports that the head names.
+    fn claims_of_head(&self) -> BTreeSet<Key> {
+        let removed = self.facts.head.as_ref().is_none_or(|head| head.value.removed);
+        let head = self.facts.commits.get(&self.facts.head_number()).filter(|_| !removed);
+        let mut claims = BTreeSet::new();
+        for service in head.into_iter().flat_map(|commit| commit.services.values()) {
+            let hosts = service.routes.iter().flat_map(|route| &route.hostnames);
+            claims.extend(hosts.map(Key::host));
+            let spec = self.facts.revisions.get(&service.revision);
+            for port in spec.into_iter().flat_map(machine_ports) {
+                let slots = service.slots.values();
+                claims.extend(slots.map(|slot| Key::port(&slot.machine, port)));
+            }
+        }
+        claims
     }
 
     /// What the operation did to each slot that it changed.

@@ -82,12 +82,13 @@ impl Operation {
             (Batch::Abort | Batch::Landed | Batch::Finish, _) if pending.lost < 3 => {
                 self.follow_lease();
                 let lost = pending.lost + 1;
-                let lease = match pending.what {
-                    // An expired lease needs no release.
-                    Batch::Finish if !still_ours => None,
-                    _ => pending.lease,
-                };
-                self.write(Pending { lost, lease, ..pending });
+                let mut pending = Pending { lost, ..pending };
+                if pending.what == Batch::Finish && !still_ours {
+                    // An expired lease needs no release, and its epoch is no longer this scope's.
+                    pending.lease = None;
+                    pending.record.epoch = None;
+                }
+                self.write(pending);
             }
             _ => self.interrupt(contended()),
         }

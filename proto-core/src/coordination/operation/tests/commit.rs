@@ -214,6 +214,9 @@ fn an_operation_that_came_second_leaves_the_claims_to_the_head() {
     // Another operation of the namespace wanted the same host name, and has committed.
     let head = Head { v: VERSION, commit: 2, removed: false };
     bench.given.put(key("ns.blog.head"), 95, &head);
+    let mut commit = bench.plan().commit.commit;
+    commit.operation = bench.given.old.clone().unwrap();
+    bench.given.put(Key::commit(&commit.namespace, 2), 93, &commit);
     let (namespace, service) = ("blog".parse().unwrap(), "web".parse().unwrap());
     let claim = Claim { v: VERSION, namespace, service, released: false };
     bench.given.put(key("host.new_example"), 94, &claim);
