@@ -5,5 +5,4 @@ pub mod conformance;
 pub mod docker;
 pub mod lab;
 pub mod nats_server;
-
-mod ports;
+pub mod ports;

@@ -17,7 +17,7 @@ pub(crate) const RANGE: u16 = 60;
 /// # Errors
 ///
 /// If there are none.
-pub(crate) fn free<const N: usize>() -> std::io::Result<[u16; N]> {
+pub fn free<const N: usize>() -> std::io::Result<[u16; N]> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let mut ports = [0; N];
     let mut found = 0;

@@ -324,6 +324,40 @@ async fn what_cannot_be_run_or_given_is_refused_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn an_instance_whose_port_is_a_strangers_is_neither_made_nor_started() {
+    let world = World::new();
+    let mut spec = spec("web-0-pp", SLEEP);
+    let ports: [u16; 2] = tests::ports::free().expect("ports");
+    for (address, port) in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED].into_iter().zip(ports) {
+        let listen = || std::net::TcpListener::bind((address, port)).expect("a free port");
+        let stranger = listen();
+        spec.ports.insert("my-http".to_owned(), port);
+        let port = port.to_string();
+        let is_refused = |said: Result<RuntimeReply, RuntimeError>| {
+            let told =
+                matches!(&said, Err(RuntimeError::PortInUse { detail }) if detail.contains(&port));
+            assert!(told, "{said:?}");
+        };
+        is_refused(world.create(&spec).await);
+        assert_eq!(world.inspect(&spec).await, None, "nothing is left of it");
+
+        drop(stranger);
+        assert_eq!(world.create(&spec).await, Ok(RuntimeReply::Done));
+        world.stop(&spec, Span::from_secs(1)).await;
+        let stranger = listen();
+        is_refused(world.start(&spec).await);
+        let seen = world.inspect(&spec).await.expect("it stays as it was");
+        assert_eq!(seen.state, InstanceState::Exited { code: 128 + 15 });
+
+        drop(stranger);
+        assert_eq!(world.start(&spec).await, Ok(RuntimeReply::Done));
+        let _late = listen();
+        assert_eq!(world.start(&spec).await, Ok(RuntimeReply::Done), "it runs already");
+        world.remove(&spec).await;
+    }
+}
+
+#[tokio::test]
 async fn the_workload_survives_the_sigkill_of_its_launcher_and_of_the_launchers_group() {
     let world = World::new();
     let spec = spec("web-0-dd", "echo up; exec sleep 1000");
@@ -637,6 +671,7 @@ async fn facts_tell_what_the_machine_offers() {
     let Ok(RuntimeReply::Facts(facts)) = facts else { panic!("{facts:?}") };
     assert_eq!(facts.images_present, ["", "host"]);
     assert_eq!(facts.ports_taken, [port]);
+    assert!(facts.ports_listening.contains(&port), "{:?}", facts.ports_listening);
     assert!(facts.cpu_total_millis >= 1000 && facts.memory_total_bytes > 1 << 28);
     assert!(facts.disk_free_bytes > 0);
 }

@@ -28,6 +28,7 @@ mod exec;
 mod identity;
 mod logs;
 mod place;
+mod ports;
 mod readiness;
 mod supervise;
 
@@ -239,6 +240,7 @@ impl Processes {
                 if all.places.of(&spec.name).path().exists() {
                     return Err(RuntimeError::NameTaken { instance: spec.name });
                 }
+                ports::refuse_taken(&spec)?;
                 let place = all.places.make(&spec, user).map_err(|e| reason(&e))?;
                 Ok((lock, place))
             })
@@ -260,7 +262,7 @@ impl Processes {
         let role = self
             .blocking(move |all| {
                 let lock = all.lock(&name)?;
-                let (place, _) = all.existing(&name)?;
+                let (place, spec) = all.existing(&name)?;
                 let wanted = place.wanted().map_err(|e| reason(&e))?;
                 // A supervisor whose instance has ended for good ends too, a moment later, and starts nothing any more.
                 if wanted.run && supervised(&place)? && !has_exited(&place)? {
@@ -271,6 +273,7 @@ impl Processes {
                 } else {
                     // A stop that its daemon did not live to complete.
                     halt(&place, Duration::from_millis(wanted.grace_millis))?;
+                    ports::refuse_taken(&spec)?;
                     place.want(Wanted::RUN).map_err(|e| reason(&e))?;
                     "run"
                 };
@@ -455,6 +458,7 @@ impl Processes {
                 .filter(|image| matches!(image.as_str(), "" | HOST))
                 .collect(),
             ports_taken: ports.into_iter().filter(|&port| port_taken(port)).collect(),
+            ports_listening: ports::listening().map_err(|e| reason(&e))?,
             cpu_total_millis: u32::try_from(cores * 1000).unwrap_or(u32::MAX),
             memory_total_bytes: total.ok_or_else(|| other("/proc/meminfo has no MemTotal"))? * 1024,
             disk_free_bytes: free,

@@ -294,6 +294,10 @@ pub struct RuntimeFacts {
     pub images_present: Vec<String>,
     /// Which of the machine ports asked for are in use, by anything.
     pub ports_taken: Vec<u16>,
+    /// The TCP ports that anybody listens on, running instances too, where instances listen on the machine itself: no new instance gets
+    /// one of them. Empty in the container runtime, whose instances have addresses of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports_listening: Vec<u16>,
     /// Cores in thousandths.
     pub cpu_total_millis: u32,
     /// Memory in bytes.

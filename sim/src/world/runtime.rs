@@ -317,6 +317,8 @@ impl Runtime {
                 Ok(RuntimeReply::Facts(RuntimeFacts {
                     images_present: images.iter().filter(here).cloned().collect(),
                     ports_taken: Vec::new(),
+                    // As with containers: each has an address of its own.
+                    ports_listening: Vec::new(),
                     cpu_total_millis: 4000,
                     memory_total_bytes: 8 << 30,
                     disk_free_bytes: 50 << 30,

@@ -10,7 +10,8 @@ use crate::store::Facts;
 
 /// The addresses that a new instance cannot have, and those that it had better not have.
 ///
-/// In use is what was seen on a machine, what a head of any namespace holds, and what an unfinished operation drew. Left a moment
+/// In use is what was seen on a machine (instances, and on loopback whatever else listens there), what a head of any namespace holds,
+/// and what an unfinished operation drew. Left a moment
 /// ago is what the commit before held: a gateway that is behind, or a resolver that remembers an answer, would send requests
 /// meant for the old instance to the new one. Such an address is drawn only if there is no other.
 ///
@@ -22,6 +23,9 @@ pub(super) struct Addresses {
     /// How far each machine's addresses have been used: they are drawn in turn, so that one that was given up rests for a while.
     used_up_to: BTreeMap<MachineId, u16>,
 }
+
+/// Where instances listen that share the machine's own network.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Addresses with port 0, and addresses with each of their ports.
 type Endpoints = BTreeSet<(IpAddr, u16)>;
@@ -50,6 +54,8 @@ impl Addresses {
                 let ports = instance.spec.ports.values().copied();
                 take(&mut this.used, machine, instance.spec.address, ports);
             }
+            let listening = seen.facts.ports_listening.iter().copied();
+            take(&mut this.used, machine, LOOPBACK, listening);
         }
         let committed = facts.head_commit().into_iter().flat_map(|head| head.services.values());
         for instance in committed.flat_map(|service| service.slots.values()) {
@@ -82,13 +88,12 @@ impl Addresses {
         host_network: bool,
         ports: &BTreeMap<String, u16>,
     ) -> Option<(IpAddr, BTreeMap<String, u16>)> {
-        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let none = Endpoints::new();
         let used = self.used.get(&machine.id).unwrap_or(&none);
         let left = self.left.get(&machine.id).unwrap_or(&none);
         let up_to = self.used_up_to.entry(machine.id.clone()).or_default();
         let (address, ports) = match machine.addressing {
-            Addressing::Subnet(_) if host_network => (loopback, ports.clone()),
+            Addressing::Subnet(_) if host_network => (LOOPBACK, ports.clone()),
             Addressing::Subnet(subnet) => {
                 let [a, b, c, _] = subnet.octets();
                 let after = u8::try_from(*up_to).unwrap_or(0);
@@ -101,13 +106,13 @@ impl Addresses {
                 (address, ports.clone())
             }
             Addressing::Loopback { first, last } => {
-                let all = in_turn(first, last, *up_to).map(|port| (loopback, port));
+                let all = in_turn(first, last, *up_to).map(|port| (LOOPBACK, port));
                 let mut free = free(all, used, left);
                 let drawn: Option<BTreeMap<_, _>> =
                     ports.keys().map(|name| Some((name.clone(), free.next()?.1))).collect();
                 let drawn = drawn?;
                 *up_to = drawn.values().next_back().copied().unwrap_or(*up_to);
-                (loopback, drawn)
+                (LOOPBACK, drawn)
             }
         };
         take(&mut self.used, &machine.id, address, ports.values().copied());

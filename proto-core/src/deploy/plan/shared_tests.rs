@@ -59,6 +59,7 @@ impl World {
             let facts = RuntimeFacts {
                 images_present: vec!["app:v1".to_owned(), "app:v2".to_owned()],
                 ports_taken: Vec::new(),
+                ports_listening: Vec::new(),
                 cpu_total_millis: 2000,
                 memory_total_bytes: 4 * GIB,
                 disk_free_bytes: 1 << 40,
@@ -341,6 +342,20 @@ fn an_address_that_was_left_is_better_than_none() {
     let again = world.apply(&deploy("b", "app:v1", 4, "")).unwrap();
     assert_eq!(endpoints(&first.commit.commit), endpoints(&again.commit.commit));
     assert_eq!(world.apply(&deploy("c", "app:v1", 1, "")).unwrap_err(), "NO_ADDRESS");
+}
+
+#[test]
+fn a_port_that_a_stranger_listens_on_is_not_drawn() {
+    let range = |first| Addressing::Loopback { first, last: first + 3 };
+    let mut world = World::new([range(20_000), range(21_000)]);
+    for (machine, strangers) in [("m1", vec![20_000, 20_002]), ("m2", vec![80, 21_001, 21_003])] {
+        world.seen.get_mut(&id(machine)).unwrap().facts.ports_listening = strangers;
+    }
+    let plan = world.apply(&deploy("a", "app:v1", 4, "")).unwrap();
+    let drawn = endpoints(&plan.commit.commit);
+    let ports: Vec<_> = drawn.into_iter().filter_map(|(_, _, port)| port).collect();
+    assert_eq!(ports, [20_001, 20_003, 21_000, 21_002]);
+    assert_eq!(world.apply(&deploy("b", "app:v1", 1, "")).unwrap_err(), "NO_ADDRESS");
 }
 
 #[derive(Debug, Clone)]

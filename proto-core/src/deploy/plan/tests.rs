@@ -36,6 +36,7 @@ impl Cluster {
         let facts = RuntimeFacts {
             images_present: vec!["app:v1".to_owned(), "app:v2".to_owned()],
             ports_taken: Vec::new(),
+            ports_listening: Vec::new(),
             cpu_total_millis: 2000,
             memory_total_bytes: 1 << 34,
             disk_free_bytes: 1 << 40,
