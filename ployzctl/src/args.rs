@@ -227,7 +227,7 @@ pub(crate) struct FoundArgs {
     #[arg(long, value_name = "ADDRESS", value_parser = subnet)]
     pub(crate) subnet: Option<Ipv4Addr>,
     /// The port of the store on loopback
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) nats_port: Option<u16>,
 }
 

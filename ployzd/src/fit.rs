@@ -1,7 +1,7 @@
 //! Whether this machine has room for a daemon: what can be known before anything is founded or started.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 
@@ -26,7 +26,8 @@ impl std::fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// `ployzd check`: the socket's place, the instances' subnet, and the addresses of every sidecar that does not run.
+/// `ployzd check`: the socket's place, the instances' subnet, that no two sidecars want one port, and the addresses of every sidecar that
+/// does not run.
 ///
 /// # Errors
 ///
@@ -34,17 +35,12 @@ impl std::error::Error for Refusal {}
 pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
     socket(&config.socket)?;
     crate::subnet::check(config)?;
+    apart(config)?;
     for component in Component::ALL {
         if sidecars::runs(config, component)? {
             continue;
         }
-        let (kind, listen) = match component {
-            Component::Nats => {
-                ("the store's server", vec![(Ipv4Addr::LOCALHOST, config.nats.port).into()])
-            }
-            Component::Gateway => ("the gateway", config.gateway.listen.clone()),
-            Component::Dns => ("the DNS server", config.dns.listen.clone()),
-        };
+        let (kind, listen) = listeners(config, component);
         for at in listen {
             free("tcp", kind, at, TcpListener::bind(at).map(drop))?;
             if component == Component::Dns {
@@ -53,6 +49,49 @@ pub(crate) fn check(config: &Config) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a component is called, and where it is to listen.
+fn listeners(config: &Config, component: Component) -> (&'static str, Vec<SocketAddr>) {
+    match component {
+        Component::Nats => {
+            ("the store's server", vec![(Ipv4Addr::LOCALHOST, config.nats.port).into()])
+        }
+        Component::Gateway => ("the gateway", config.gateway.listen.clone()),
+        Component::Dns => ("the DNS server", config.dns.listen.clone()),
+    }
+}
+
+/// Refuses two components that are to listen on one port; all of them listen on TCP. Port 0 stands for any.
+fn apart(config: &Config) -> anyhow::Result<()> {
+    let mut others: Vec<(&str, SocketAddr)> = Vec::new();
+    for component in Component::ALL {
+        let (kind, listen) = listeners(config, component);
+        let met = listen.iter().find_map(|at| {
+            let (other, there) = others.iter().find(|(_, there)| meet(*at, *there))?;
+            Some((*at, *other, *there))
+        });
+        if let Some((at, other, there)) = met {
+            let message = format!(
+                "port {} is wanted twice: {other} is to listen on {there} and {kind} on {at}",
+                at.port()
+            );
+            let body = ErrorBody::new("PORT_IN_USE", message).next("ployzctl mesh init --help");
+            return Err(Refusal(body).into());
+        }
+        others.extend(listen.into_iter().map(|at| (kind, at)));
+    }
+    Ok(())
+}
+
+/// Whether only one can listen, the other one being there.
+fn meet(one: SocketAddr, other: SocketAddr) -> bool {
+    // The unspecified address of IPv6 takes in those of IPv4.
+    let covers =
+        |all: IpAddr, one: IpAddr| all.is_unspecified() && (all.is_ipv6() || one.is_ipv4());
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || covers(one.ip(), other.ip()) || covers(other.ip(), one.ip()))
 }
 
 /// Refuses a place where there is something else than a socket: a daemon replaces nothing but that.

@@ -42,7 +42,7 @@ pub(crate) struct InitArgs {
     #[arg(long, default_value = "127.0.0.1:5353")]
     dns_listen: Vec<SocketAddr>,
     /// The port of the store's server on 127.0.0.1.
-    #[arg(long, default_value_t = io_adapters::nats::server::DEFAULT_PORT)]
+    #[arg(long, default_value_t = io_adapters::nats::server::DEFAULT_PORT, value_parser = clap::value_parser!(u16).range(1..))]
     nats_port: u16,
     /// The nats-server program; default: the one in PATH.
     #[arg(long)]

@@ -21,6 +21,7 @@ fn a_command_line_that_is_not_understood_has_a_code_and_the_help_of_its_command(
             "namespace rm --help",
         ),
         ("nonsense", "unrecognized subcommand 'nonsense'", "--help"),
+        ("mesh init home --nats-port 0", "0 is not in 1..=65535", "mesh init --help"),
         ("scale hello/web=many", "\"many\" is no number of replicas", "scale --help"),
     ] {
         let ran = fake.run(line);

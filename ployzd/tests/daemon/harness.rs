@@ -43,8 +43,13 @@ fn ployzd() -> Command {
 pub(crate) fn found_in(data: &Path, nats_server: &Path, args: &[&str]) -> Output {
     let mut init = ployzd();
     init.args(["init", "--name", "test", "--runtime", "process"]).args(args);
-    init.args(["--nats-port", "0", "--data-dir"]).arg(data).arg("--nats-server").arg(nats_server);
+    init.arg("--data-dir").arg(data).arg("--nats-server").arg(nats_server);
     init.output().expect("ployzd runs")
+}
+
+/// A port that was free a moment ago; nats-server takes none of 0.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port()
 }
 
 impl Machine {
@@ -53,15 +58,13 @@ impl Machine {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let own = directory.path().join("nats-server");
         std::fs::copy(nats_server, &own).expect("a copy of nats-server");
-        // Free a moment ago; nats-server takes no port of 0.
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
         let mut init = ployzd();
         init.args(["init", "--name", "test", "--runtime", "process", "--data-dir"])
             .arg(directory.path())
             .arg("--nats-server")
             .arg(&own)
             .args(["--gateway-listen", "127.0.0.1:0", "--dns-listen", "127.0.0.1:0"])
-            .args(["--nats-port", &port.port().to_string()]);
+            .args(["--nats-port", &free_port().to_string()]);
         let output = init.output().expect("ployzd runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         Self { directory, daemon: None }

@@ -168,7 +168,8 @@ fn a_port_in_use_is_refused_with_its_number_before_anything_is_founded() {
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().join("data");
         let listen = at.to_string();
-        let mut args = vec![option, &listen];
+        let nats = harness::free_port().to_string();
+        let mut args = vec![option, &listen, "--nats-port", &nats];
         for (other, any) in [("--gateway-listen", "127.0.0.1:0"), ("--dns-listen", "127.0.0.1:0")] {
             if other != option {
                 args.extend([other, any]);
@@ -182,6 +183,41 @@ fn a_port_in_use_is_refused_with_its_number_before_anything_is_founded() {
         assert_eq!(said["next"], format!("ss -l{flag}np 'sport = :{}'", at.port()));
         assert!(!data.exists(), "nothing is founded");
     }
+}
+
+#[test]
+fn ports_that_no_two_can_have_and_no_port_at_all_are_refused_before_anything_is_founded() {
+    let Some(nats_server) = nats_server() else { return };
+    let [one, other] = [harness::free_port(), harness::free_port()].map(|port| port.to_string());
+    let directory = tempfile::tempdir().unwrap();
+    let data = directory.path().join("data");
+    let found = |gateway: &str, dns: &str, nats: &str| {
+        let args = ["--gateway-listen", gateway, "--dns-listen", dns, "--nats-port", nats];
+        let refused = harness::found_in(&data, &nats_server, &args);
+        assert_eq!(refused.status.code(), Some(2), "{gateway} {dns} {nats}");
+        assert!(!data.exists(), "nothing is founded");
+        refused
+    };
+    let (any, loopback) = (format!("0.0.0.0:{one}"), format!("127.0.0.1:{one}"));
+    let elsewhere = format!("127.0.0.1:{other}");
+    let (gateway, dns, store) = ("the gateway", "the DNS server", "the store's server");
+    for (listen, names) in [
+        ([&loopback, &elsewhere, &one], [gateway, store]),
+        ([&any, &elsewhere, &one], [gateway, store]),
+        ([&elsewhere, &loopback, &one], [dns, store]),
+        ([&loopback, &any, &other], [gateway, dns]),
+    ] {
+        let refused = found(listen[0], listen[1], listen[2]);
+        let said: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
+        assert_eq!(said["code"], "PORT_IN_USE");
+        let message = said["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("port {one} is wanted twice: ")), "{message}");
+        assert!(names.iter().all(|name| message.contains(name)), "{message}");
+        assert_eq!(said["next"], "ployzctl mesh init --help");
+    }
+    let refused = found(&loopback, &elsewhere, "0");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("--nats-port"), "{said}");
 }
 
 #[test]
