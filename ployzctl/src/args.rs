@@ -1,7 +1,7 @@
 //! The command line as it is typed.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -33,7 +33,7 @@ pub(crate) struct Global {
     /// The daemon's socket
     #[arg(long, global = true, env = "PLOYZ_SOCKET", value_name = "PATH", value_parser = path())]
     pub(crate) socket: Option<PathBuf>,
-    /// How long the daemon may take to answer a question, in seconds
+    /// How long the daemon may take to begin to answer, in seconds; what it reads later it does not do
     #[arg(long, global = true, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) timeout: u64,
     /// Do not ask before something is destroyed
@@ -50,6 +50,9 @@ pub(crate) enum Command {
     Dev {
         #[command(subcommand)]
         command: Option<DevCommand>,
+        /// Without a subcommand, those of `dev up`.
+        #[command(flatten)]
+        found: FoundArgs,
     },
     /// The daemon, what it keeps running, and the namespaces
     Status,
@@ -232,6 +235,13 @@ pub(crate) struct FoundArgs {
 }
 
 impl FoundArgs {
+    /// The flags that were typed; a directory that only the environment names is none.
+    pub(crate) fn typed(&self, environment: Option<&Path>) -> Vec<&'static str> {
+        let named = self.dir.data_dir.as_deref().filter(|dir| Some(*dir) != environment);
+        let dir = named.map(|_| "--data-dir");
+        dir.into_iter().chain(self.flags()).collect()
+    }
+
     /// The flags that only the founding of a cluster heeds.
     pub(crate) fn flags(&self) -> Vec<&'static str> {
         let flags = [

@@ -84,7 +84,16 @@ fn exec_takes_the_rest_of_the_line_as_it_is() {
 
 #[test]
 fn bare_dev_is_dev_up() {
-    assert!(matches!(parse("dev").unwrap().command, Command::Dev { command: None }));
+    assert!(matches!(parse("dev").unwrap().command, Command::Dev { command: None, .. }));
+    let bare = parse("dev --data-dir /x --runtime process --nats-port 4333").unwrap().command;
+    let Command::Dev { command: None, found } = bare else { panic!("no bare dev") };
+    assert_eq!(found.dir.data_dir.as_deref(), Some(Path::new("/x")));
+    assert_eq!(found.flags(), ["--runtime", "--nats-port"]);
+    let named = parse("dev up --data-dir /y").unwrap().command;
+    let Command::Dev { command: Some(DevCommand::Up { found }), .. } = named else {
+        panic!("no dev up")
+    };
+    assert_eq!(found.dir.data_dir.as_deref(), Some(Path::new("/y")));
 }
 
 #[test]

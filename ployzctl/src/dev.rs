@@ -7,9 +7,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open};
 
 use crate::args::{DevCommand, FoundArgs};
 use crate::client::Client;
-use crate::failure::{DAEMON, Failure, OK, REFUSED};
+use crate::failure::{DAEMON, Failure, OK, REFUSED, USAGE};
 use crate::home::Home;
 use crate::out::Out;
+use crate::paths;
 use crate::recorded::{self, Daemon, Turn};
 use crate::render;
 
@@ -18,8 +19,16 @@ pub(crate) async fn dev(
     client: &Client,
     out: Out,
     command: Option<DevCommand>,
+    found: FoundArgs,
 ) -> Result<u8, Failure> {
-    match command.unwrap_or(DevCommand::Up { found: FoundArgs::default() }) {
+    let Some(command) = command else { return up(client, out, &found).await };
+    // Each subcommand has its own: one in front of it would be of no effect.
+    if let Some(flag) = found.typed(paths::data_dir_of_environment().as_deref()).first() {
+        let message = format!("{flag} belongs behind the subcommand of `dev`");
+        let error = ErrorBody::new("USAGE", message).next("ployzctl dev --help");
+        return Err(Failure::new(USAGE, error));
+    }
+    match command {
         DevCommand::Up { found } => up(client, out, &found).await,
         DevCommand::Status => crate::status(client, out).await,
         DevCommand::Down { dir } => {

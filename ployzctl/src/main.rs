@@ -70,7 +70,7 @@ async fn run(cli: Cli) -> Result<u8, Failure> {
         Command::Mesh(MeshCommand::Init { name, found }) => {
             dev::init(client, out, &name, &found).await
         }
-        Command::Dev { command } => dev::dev(client, out, command).await,
+        Command::Dev { command, found } => dev::dev(client, out, command, found).await,
         Command::Status => status(client, out).await,
         Command::Ps { namespace } => {
             let path = match &namespace {

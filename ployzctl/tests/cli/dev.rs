@@ -122,6 +122,35 @@ fn a_cluster_is_founded_started_and_shown_then_taken_down_and_removed() {
 }
 
 #[test]
+fn bare_dev_is_dev_up_with_its_environment_and_its_flags() {
+    for flags in ["", " --data-dir DATA", " --runtime process --nats-port 4333"] {
+        let said = ["dev", "dev up"].map(|command| {
+            let bin = Bin::new("touch $D/started; exec sleep 2");
+            let fake = daemon(bin.data().join("started"));
+            let flags = flags.replace("DATA", &bin.data().display().to_string());
+            let ran = bin.run(&fake, &format!("{command}{flags}"));
+            assert_eq!(ran.code, 0, "{command}{flags}: {}", ran.stderr);
+            let init = std::fs::read_to_string(bin.data().join("ployzd.toml")).unwrap();
+            init.replace(&bin.data().display().to_string(), "DATA")
+                .replace(&fake.socket().display().to_string(), "SOCKET")
+        });
+        assert!(said[0].starts_with("init --name dev --data-dir DATA "), "{said:?}");
+        assert_eq!(said[0], said[1]);
+    }
+}
+
+#[test]
+fn a_flag_in_front_of_a_subcommand_of_dev_is_refused_and_not_ignored() {
+    let bin = Bin::new("exit 1");
+    let ran = bin.run(&Fake::away(), "dev --data-dir /elsewhere up");
+    assert_eq!(ran.code, 2, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("error[USAGE]: --data-dir belongs behind"), "{}", ran.stderr);
+    let ran = bin.run(&Fake::away(), "dev --json --runtime process down");
+    assert!(ran.stdout.contains("--runtime belongs behind"), "{ran:?}");
+    assert!(!bin.data().exists());
+}
+
+#[test]
 fn the_daemon_leads_a_session_of_its_own() {
     // The sixth field of its stat is its session; the name in the second has no blanks.
     let bin = Bin::new(
