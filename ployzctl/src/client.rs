@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -11,12 +11,13 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto_core::api::ErrorBody;
+use proto_core::api::requests::WAITS_UNTIL;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::failure::{DAEMON, Failure, USAGE};
-use crate::paths;
+use crate::{next, paths};
 
 /// The longest line of a stream that is taken: a plan with a thousand instances stays far below it.
 const MAX_LINE: usize = 64 << 20;
@@ -40,6 +41,11 @@ impl Client {
     /// The same at another socket.
     pub(crate) fn at(&self, socket: PathBuf) -> Self {
         Self::new(socket, self.timeout)
+    }
+
+    /// How long an answer's beginning is waited for.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -80,13 +86,14 @@ impl Client {
         self.in_time(sent).await.map(Lines::new)
     }
 
-    /// Asks for something whose answer is a stream of lines; waits for its beginning as long as it takes.
+    /// Asks for something whose answer is a stream of lines.
     pub(crate) async fn post_lines(
         &self,
         path: &str,
         body: &impl Serialize,
     ) -> Result<Lines, Failure> {
-        self.send(Method::POST, path, encode(body)).await.map(Lines::new)
+        let sent = self.send(Method::POST, path, encode(body));
+        self.in_time(sent).await.map(Lines::new)
     }
 
     /// Whether anything answers `GET path` with 200.
@@ -118,9 +125,17 @@ impl Client {
                 self.socket.display(),
                 self.timeout.as_secs()
             );
-            let error = ErrorBody::new("DAEMON_SILENT", message).next("ployzctl status");
-            Err(Failure::new(DAEMON, error))
+            let log = paths::data_dir_of_environment().unwrap_or_else(paths::data_dir);
+            let log = log.join("ployzd.log");
+            let next = format!("tail {}", next::quoted(&log.to_string_lossy()));
+            Err(Failure::new(DAEMON, ErrorBody::new("DAEMON_SILENT", message).next(next)))
         })
+    }
+
+    /// When an answer to what is asked now is given up, in milliseconds since 1970.
+    fn waits_until(&self) -> u64 {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(now.saturating_add(self.timeout).as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn send(
@@ -130,6 +145,7 @@ impl Client {
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
         self.fits()?;
+        let until = self.waits_until();
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -141,6 +157,7 @@ impl Client {
             .uri(path)
             .header("host", "ployzd")
             .header("content-type", "application/json")
+            .header(WAITS_UNTIL, until)
             .body(Full::new(body))
             .expect("paths are put together from checked names");
         let response = sender.send_request(request).await.map_err(|e| broken_off(&e))?;

@@ -3,7 +3,7 @@
 //! The daemon runs the operation, this program watches. One Ctrl-C asks the daemon to cancel and goes on watching;
 //! a second one stops watching. A reader of standard output that goes away changes nothing: the exit code still tells.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use proto_core::api::{ErrorBody, OperationEvent, OperationResult, StepStatus, Submission};
@@ -68,6 +68,8 @@ pub(crate) async fn watch(
 struct Watch<'a> {
     client: &'a Client,
     interrupts: Signal,
+    /// When it was asked for.
+    began: Instant,
     /// How often Ctrl-C was pressed.
     presses: u32,
     /// Since it is recorded.
@@ -95,7 +97,8 @@ impl<'a> Watch<'a> {
         let harmless = matches!(submission, Submission::Preview { .. });
         let progress = Progress::new(out);
         let again = None;
-        Ok(Self { client, interrupts, presses: 0, operation, harmless, again, progress })
+        let began = Instant::now();
+        Ok(Self { client, interrupts, began, presses: 0, operation, harmless, again, progress })
     }
 
     async fn run(mut self, submission: &Submission) -> Result<OperationResult, Failure> {
@@ -154,13 +157,27 @@ impl<'a> Watch<'a> {
     async fn interrupted(&mut self, handle: Option<u64>) -> Result<(), Failure> {
         self.presses += 1;
         if self.presses == 1 {
-            self.progress.remark("cancelling; press Ctrl-C again to leave it to itself");
+            self.progress.remark(match handle {
+                Some(_) => "cancelling; press Ctrl-C again to leave it to itself",
+                None => "the daemon has not answered yet; it is cancelled when it does; press Ctrl-C again to give it up",
+            });
             self.cancel(handle).await;
             return Ok(());
         }
         self.progress.clear();
-        let error =
-            ErrorBody::new("DETACHED", "no longer watched; the operation runs on in the daemon");
+        let error = match handle {
+            Some(_) => {
+                ErrorBody::new("DETACHED", "no longer watched; the operation runs on in the daemon")
+            }
+            // It may have been taken a moment ago, with the answer under way.
+            None => {
+                let within = self.client.timeout().saturating_sub(self.began.elapsed()).as_secs();
+                let message = format!(
+                    "given up before the daemon answered; it is run only if the daemon has read it already or reads it within {within} s"
+                );
+                ErrorBody::new("GIVEN_UP", message)
+            }
+        };
         Err(Failure::new(INTERRUPTED, error.next(self.look())))
     }
 
@@ -177,8 +194,12 @@ impl<'a> Watch<'a> {
     /// The connection broke off: whether and how the operation ended is not known, unless it never began.
     fn lost(&self, failure: Failure) -> Failure {
         self.progress.clear();
-        let Failure::Error { error, exit: DAEMON } = failure else { return failure };
-        let never_began = matches!(error.code.as_str(), "DAEMON_AWAY" | "SOCKET_FORBIDDEN");
+        let Failure::Error { mut error, exit: DAEMON } = failure else { return failure };
+        if error.code == "DAEMON_SILENT" && !self.harmless {
+            error.message += "; what it has not read by now it does not run";
+        }
+        let never_began =
+            matches!(error.code.as_str(), "DAEMON_AWAY" | "DAEMON_SILENT" | "SOCKET_FORBIDDEN");
         if self.harmless
             || never_began
             || self.operation.is_none() && error.code != "CONNECTION_LOST"

@@ -324,3 +324,49 @@ fn an_abort_that_was_asked_for_is_done_and_one_that_was_not_is_an_error() {
     assert_eq!((ran.code, ran.stdout.as_str()), (4, said));
     assert!(ran.stderr.starts_with("error[CANCELLED]: "), "{}", ran.stderr);
 }
+
+#[test]
+fn a_daemon_that_does_not_begin_to_answer_in_time_is_silent_for_changes_too() {
+    let fake = Fake::new(|request, reply| match request.line.as_str() {
+        "GET /v1/instances?namespace=blog" => reply.json(&crate::fixture::instances()),
+        _ => std::thread::park(),
+    });
+    fake.file("ployz.toml", crate::fixture::MANIFEST);
+    let unread = "what it has not read by now it does not run";
+    for (line, changes) in [
+        ("deploy", true),
+        ("scale blog/web=3", true),
+        ("op resume 0123456789abcdef", true),
+        ("deploy preview", false),
+        ("exec blog/web -- true", false),
+    ] {
+        let ran = fake.run(&format!("--timeout 1 {line}"));
+        assert_eq!(ran.code, 1, "{line}: {ran:?}");
+        assert!(ran.stderr.contains("error[DAEMON_SILENT]: "), "{line}: {ran:?}");
+        assert_eq!(ran.stderr.contains(unread), changes, "{line}: {ran:?}");
+    }
+}
+
+#[test]
+fn ctrl_c_twice_before_the_daemon_answers_does_not_say_that_anything_runs() {
+    let (seen, asked) = mpsc::channel();
+    let seen = Mutex::new(seen);
+    let fake = Fake::new(move |_, _| {
+        seen.lock().unwrap().send(()).unwrap();
+        std::thread::park();
+    });
+    let mut command = fake.command("restart blog/web --timeout 600");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    asked.recv().unwrap();
+    press_ctrl_c(&child);
+    let mut stderr = BufReader::with_capacity(1, child.stderr.take().unwrap());
+    let mut line = String::new();
+    stderr.read_line(&mut line).unwrap();
+    assert!(line.starts_with("the daemon has not answered yet; "), "{line}");
+    press_ctrl_c(&child);
+    let mut rest = String::new();
+    stderr.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5), "{rest}");
+    assert!(rest.starts_with("error[GIVEN_UP]: given up before the daemon answered"), "{rest}");
+    assert!(!rest.contains("runs on"), "{rest}");
+}

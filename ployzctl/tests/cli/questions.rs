@@ -179,6 +179,10 @@ fn a_daemon_that_does_not_answer_in_time_is_silent() {
     let ran = fake.run("status --timeout 1");
     assert_eq!(ran.code, 1);
     assert!(ran.stderr.starts_with("error[DAEMON_SILENT]: "), "{}", ran.stderr);
+    // Asking it once more would tell no more.
+    let mut command = fake.command("status --timeout 1");
+    let ran = Ran::of(command.env("PLOYZ_DATA_DIR", "/d").output().unwrap());
+    assert!(ran.stderr.ends_with("next: tail /d/ployzd.log\n"), "{}", ran.stderr);
 }
 
 #[test]

@@ -1,22 +1,27 @@
 //! What is asked: body, query and path of a request. A mistake in them is answered as every other error is, with a code of its own.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{self, FromRequest, FromRequestParts, Request};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{Method, Uri};
-use proto_core::api::requests::MAX_BYTES;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use proto_core::api::requests::{MAX_BYTES, WAITS_UNTIL, is_waited_for};
 use serde::de::DeserializeOwned;
 
-use super::Failure;
+use super::{Api, Failure};
 
 /// Says whether daemon and asker are of one version, which is what makes requests that are not understood.
 const VERSIONS: &str = "ployzctl version";
 
-/// A body of JSON, declared as such.
+/// A body of JSON, declared as such, of somebody who waits for the answer still.
 #[derive(Debug)]
 pub(super) struct Body<T>(pub(super) T);
+
+/// No body; somebody waits for the answer still.
+#[derive(Debug)]
+pub(super) struct WaitedFor;
 
 /// The query.
 #[derive(Debug)]
@@ -26,13 +31,34 @@ pub(super) struct Query<T>(pub(super) T);
 #[derive(Debug)]
 pub(super) struct Path<T>(pub(super) T);
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Send> FromRequest<Arc<Api>> for Body<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
-        let read = Json::from_request(request, state).await;
-        read.map(|Json(body)| Self(body)).map_err(|error| body_failure(&error))
+    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
+        let headers = request.headers().clone();
+        let read = Json::from_request(request, api).await;
+        let Json(body) = read.map_err(|error| body_failure(&error))?;
+        // Behind all the reading: this daemon may have been stopped in the middle of it.
+        waited_for(&headers, api)?;
+        Ok(Self(body))
     }
+}
+
+impl FromRequestParts<Arc<Api>> for WaitedFor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
+        waited_for(&parts.headers, api).map(|()| Self)
+    }
+}
+
+/// Refuses what nobody waits for any more.
+fn waited_for(headers: &HeaderMap, api: &Api) -> Result<(), Failure> {
+    let Some(until) = headers.get(WAITS_UNTIL) else { return Ok(()) };
+    is_waited_for(until.as_bytes(), api.clock.wall()).map_err(|error| {
+        let late = error.code == "REQUEST_GIVEN_UP";
+        Failure(if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }, error)
+    })
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {

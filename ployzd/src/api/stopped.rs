@@ -17,6 +17,7 @@ use proto_core::id::InstanceName;
 use proto_core::runtime::{InstanceState, ObservedInstance, RuntimeReply, RuntimeRequest};
 use proto_core::store::Key;
 
+use super::asked::WaitedFor;
 use super::views::by_namespace;
 use super::{Answer, Api, Failure};
 
@@ -89,7 +90,7 @@ impl Api {
 }
 
 /// `POST /v1/instances/start`: what a shutdown stopped and a head still names. Asked twice, it starts nothing twice.
-pub(super) async fn start(State(api): State<Arc<Api>>) -> Answer<StartedView> {
+pub(super) async fn start(State(api): State<Arc<Api>>, _: WaitedFor) -> Answer<StartedView> {
     let internal = |error: anyhow::Error| {
         let (status, message) = (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}"));
         Failure::new(status, "RUNTIME_ERROR", message, "ployzctl events")

@@ -1,6 +1,7 @@
 //! The daemon as a process, between real sidecars: what it refuses, what it adopts, what it starts anew.
 
 mod asked;
+mod given_up;
 mod harness;
 mod openapi;
 mod operations;
