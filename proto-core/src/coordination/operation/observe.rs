@@ -173,7 +173,9 @@ impl Operation {
         };
         match found.value.phase {
             Phase::Committed if !aborting => {
-                let commit = self.facts.head_number();
+                // Its own, which need not be the head any more; the record of an older version does not say it.
+                let own = found.value.done.as_ref().map(|done| done.commit);
+                let commit = own.unwrap_or_else(|| self.facts.head_number());
                 self.end(OperationResult::AlreadyDone { commit });
             }
             phase if phase.is_final() => self.refuse(finished(phase.as_str())),

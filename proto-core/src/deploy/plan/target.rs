@@ -50,7 +50,10 @@ pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target
             let head = head(namespace, facts)?;
             let to = to.unwrap_or(head.number.saturating_sub(1));
             let commit = facts.commits.get(&to).ok_or_else(|| {
-                let message = format!("namespace {namespace} has no commit {to}");
+                let message = match to {
+                    0 => format!("namespace {namespace} has no commit before its first"),
+                    to => format!("namespace {namespace} has no commit {to}"),
+                };
                 let next = format!("ployzctl deploy history {namespace}");
                 ErrorBody::new("NO_SUCH_COMMIT", message).next(next)
             })?;

@@ -246,9 +246,12 @@ fn restart_makes_every_instance_anew_each_time() {
 fn rollback_restores_the_services_of_an_earlier_commit() {
     let mut cluster = Cluster::new();
     let first = cluster.apply(&deploy("app:v1", "rolling"));
-    cluster.apply(&deploy("app:v2", "rolling"));
     let namespace = Namespace::new("blog").unwrap();
     let rollback = |to| OperationRequest::Rollback { namespace: namespace.clone(), to };
+    let Planned::Refused(none) = cluster.plan(&rollback(None)) else { panic!("planned") };
+    let said = "namespace blog has no commit before its first";
+    assert_eq!((none.code.as_str(), none.message.as_str()), ("NO_SUCH_COMMIT", said));
+    cluster.apply(&deploy("app:v2", "rolling"));
     assert_eq!(cluster.refusal(&rollback(Some(7))), "NO_SUCH_COMMIT");
     let back = cluster.apply(&rollback(None));
     let revision = |plan: &Plan| plan.commit.commit.services.values().next().unwrap().revision;

@@ -1,8 +1,8 @@
 use super::bench::Bench;
 use super::course::record;
 use super::given::{Given, apply, deploy, key, second};
-use crate::api::Submission;
-use crate::coordination::record::Phase;
+use crate::api::{OperationResult, Submission};
+use crate::coordination::record::{Done, OperationRecord, Phase};
 use crate::id::OperationId;
 use crate::store::Key;
 use crate::store::facts::{Head, VERSION};
@@ -222,4 +222,24 @@ fn an_operation_that_was_recorded_while_this_one_was_planned_ends_it_before_its_
     assert_eq!(ended.error.unwrap().code, "OPERATION_UNFINISHED");
     bench.accept(110);
     assert_eq!(bench.out(), [""; 0], "no machine is told anything");
+}
+
+#[test]
+fn a_resume_of_what_has_committed_names_its_own_commit_and_not_the_head() {
+    let mut done = Given::deployed().begin(apply(second("rolling"))).up_to_cleanup();
+    let (id, key) = (done.id(), Key::operation(&done.id()));
+    let mut record = record_of(&done, &key);
+    record.done = Some(Done::of(&done.plan()));
+    record.phase = Phase::Committed;
+    done.given.put(key, 130, &record);
+    let head = Head { v: VERSION, commit: 3, removed: false };
+    done.given.put(Key::head(&"blog".parse().unwrap()), 131, &head);
+    let mut bench = done.given.begin(resume(&id));
+    bench.read();
+    bench.read();
+    assert_eq!(*bench.result(), OperationResult::AlreadyDone { commit: 2 });
+}
+
+fn record_of(bench: &Bench, key: &Key) -> OperationRecord {
+    serde_json::from_value(bench.given.entries[key].value.clone()).unwrap()
 }
