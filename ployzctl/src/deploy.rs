@@ -7,8 +7,8 @@ use proto_core::api::prepared::{self, Prepared};
 use proto_core::api::views::{CommitView, InstancesView, NamespaceView};
 use proto_core::api::{ErrorBody, OperationRequest, OperationResult, Submission};
 use proto_core::deploy::manifest::{self, Format, ManifestProblem};
-use proto_core::deploy::spec::Manifest;
-use proto_core::id::Namespace;
+use proto_core::deploy::spec::{Manifest, ServiceSpec};
+use proto_core::id::{Namespace, ServiceName};
 use proto_core::store::facts::Commit;
 use serde_json::json;
 
@@ -52,18 +52,7 @@ pub(crate) async fn deploy(
         Some(DeployCommand::Service { service, image, change }) => {
             let ServiceRef { namespace, service } = service;
             let head = commit(client, &namespace, None).await?;
-            let Some(spec) = head.manifest.services.get(&service) else {
-                let known: Vec<_> =
-                    head.manifest.services.keys().map(|name| name.as_str()).collect();
-                let message =
-                    format!("{namespace} has no service {service}; it has: {}", known.join(", "));
-                let error = ErrorBody::new("NO_SUCH_SERVICE", message);
-                return Err(Failure::new(
-                    REFUSED,
-                    error.next(format!("ployzctl deploy show {namespace}")),
-                ));
-            };
-            let mut spec = Box::new(spec.clone());
+            let mut spec = Box::new(find(&head, &service)?.clone());
             spec.workload.image = image;
             self::change(
                 client,
@@ -194,6 +183,24 @@ pub(crate) async fn commit(
     client.get(&format!("/v1/namespaces/{ns}/commits/{number}")).await
 }
 
+/// A service of a commit.
+pub(crate) fn find<'a>(
+    head: &'a CommitView,
+    service: &ServiceName,
+) -> Result<&'a ServiceSpec, Failure> {
+    let services = &head.manifest.services;
+    services.get(service).ok_or_else(|| {
+        let namespace = &head.manifest.namespace;
+        let known: Vec<_> = services.keys().map(|name| name.as_str()).collect();
+        let message = match known.as_slice() {
+            [] => format!("{namespace} has no service {service}; it has none"),
+            known => format!("{namespace} has no service {service}; it has: {}", known.join(", ")),
+        };
+        let error = ErrorBody::new("NO_SUCH_SERVICE", message);
+        Failure::new(REFUSED, error.next(format!("ployzctl deploy show {namespace}")))
+    })
+}
+
 /// `validate`.
 pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
     let manifest = read_manifest(out, file)?;
@@ -212,6 +219,7 @@ pub(crate) fn validate(out: Out, file: &ManifestArg) -> Result<u8, Failure> {
 }
 
 pub(crate) fn read_manifest(out: Out, file: &ManifestArg) -> Result<Manifest, Failure> {
+    next::name_manifest(&file.file);
     let read = file::read(&file.file, manifest::MAX_BYTES, "ployzctl validate --help");
     let (name, bytes) = read.map_err(|failure| match failure {
         Failure::Error { mut error, exit } if file.file == Path::new(MANIFEST) => {

@@ -1,4 +1,4 @@
-//! The next command to type, as it is shown: to the daemon that this call asked, not to the one that is usual.
+//! The next command to type, as it is shown: to the daemon that this call asked and of the manifest that it read, not of those that are usual.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -7,6 +7,18 @@ use serde_json::Value;
 
 /// The socket of the command line. Set once, before anything is shown.
 static SOCKET: OnceLock<PathBuf> = OnceLock::new();
+
+/// The manifest that was named. Set once, when it is read.
+static MANIFEST: OnceLock<String> = OnceLock::new();
+
+/// Commands that read a manifest.
+const READERS: [&str; 5] = [
+    "ployzctl deploy",
+    "ployzctl deploy preview",
+    "ployzctl deploy prepare",
+    "ployzctl diff",
+    "ployzctl validate",
+];
 
 /// Commands that ask no daemon.
 const ALONE: [&str; 2] = ["validate", "completions"];
@@ -17,6 +29,14 @@ pub(crate) fn name_socket(socket: &Path) {
     _ = SOCKET.set(socket.to_owned());
 }
 
+/// From here on every next command that reads a manifest reads this one.
+pub(crate) fn name_manifest(file: &Path) {
+    if file != Path::new(crate::args::MANIFEST) {
+        // One call reads one manifest.
+        _ = MANIFEST.set(quoted(&file.to_string_lossy()));
+    }
+}
+
 /// The line that shows what to type, without its end.
 pub(crate) fn line(command: &str) -> String {
     format!("next: {}", told(command))
@@ -24,9 +44,14 @@ pub(crate) fn line(command: &str) -> String {
 
 /// The command as it is to be typed.
 pub(crate) fn told(command: &str) -> String {
+    let command = match MANIFEST.get() {
+        // The daemon does not know how the file is called.
+        Some(file) if READERS.contains(&command) => format!("{command} -f {file}"),
+        _ => command.to_owned(),
+    };
     match SOCKET.get() {
-        Some(socket) => with_socket(command, socket),
-        None => command.to_owned(),
+        Some(socket) => with_socket(&command, socket),
+        None => command,
     }
 }
 
@@ -47,8 +72,8 @@ pub(crate) fn tell(document: &mut Value) {
 }
 
 /// Whether [`tell`] would change anything.
-pub(crate) fn names_socket() -> bool {
-    SOCKET.get().is_some()
+pub(crate) fn names_more() -> bool {
+    SOCKET.get().is_some() || MANIFEST.get().is_some()
 }
 
 fn with_socket(command: &str, socket: &Path) -> String {

@@ -60,7 +60,7 @@ impl Out {
     /// Writes the one JSON value of a line.
     pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
         let plain = "answers are plain JSON";
-        if !next::names_socket() {
+        if !next::names_more() {
             return self.line(serde_json::to_string(value).expect(plain));
         }
         let mut document = serde_json::to_value(value).expect(plain);

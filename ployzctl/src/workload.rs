@@ -9,6 +9,7 @@ use proto_core::runtime::InstanceState;
 
 use crate::args::InstanceRef;
 use crate::client::Client;
+use crate::deploy;
 use crate::failure::{DAEMON, Failure, OK, REFUSED};
 use crate::follow;
 use crate::out::Out;
@@ -105,6 +106,8 @@ pub(crate) async fn find(
     }
     let rows = select(view.rows, target);
     if rows.is_empty() {
+        let head = deploy::commit(client, namespace, None).await?;
+        deploy::find(&head, &target.service.service)?;
         let message = format!("no instance of {target} was seen");
         let error = ErrorBody::new("INSTANCE_UNKNOWN", message);
         return Err(Failure::new(REFUSED, error.next(format!("ployzctl ps {namespace}"))));

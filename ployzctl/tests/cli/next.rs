@@ -65,3 +65,34 @@ fn a_socket_of_the_environment_is_there_for_the_next_command_too() {
     let fake = Fake::away();
     assert!(fake.run("status").stderr.ends_with("next: ployzctl dev up\n"));
 }
+
+#[test]
+fn a_next_command_that_reads_a_manifest_reads_the_one_that_was_named() {
+    let next = |next: &str| {
+        let error = error("UNSUPPORTED").next(next);
+        let fake = Fake::running(vec![finished(OperationResult::Refused { error })]);
+        fake.file("ployz.toml", MANIFEST);
+        fake.file("b.toml", MANIFEST);
+        fake
+    };
+    let fake = next("ployzctl deploy preview");
+    for (line, command) in [
+        ("deploy -f b.toml", "ployzctl deploy preview -f b.toml"),
+        ("deploy prepare -f b.toml", "ployzctl deploy preview -f b.toml"),
+        ("deploy -f ployz.toml", "ployzctl deploy preview"),
+        ("deploy", "ployzctl deploy preview"),
+        ("restart blog/web", "ployzctl deploy preview"),
+    ] {
+        let ran = fake.run(line);
+        assert!(ran.stderr.ends_with(&format!("next: {command}\n")), "{line}: {ran:?}");
+    }
+    let ran = fake.run("deploy -f b.toml --json");
+    assert!(ran.stdout.contains(r#""next":"ployzctl deploy preview -f b.toml""#), "{ran:?}");
+    let ran = run(&fake, "deploy -f b.toml");
+    let both = format!("ployzctl --socket {} deploy preview -f b.toml", fake.socket().display());
+    assert!(ran.stderr.ends_with(&format!("next: {both}\n")), "{ran:?}");
+    // This one reads none.
+    let fake = next("ployzctl deploy history blog");
+    let ran = fake.run("deploy -f b.toml");
+    assert!(ran.stderr.ends_with("next: ployzctl deploy history blog\n"), "{ran:?}");
+}

@@ -18,6 +18,10 @@ fn with_instances(view: InstancesView, said: Vec<serde_json::Value>) -> Fake {
             let (name, rest) = query.split_once('&').unwrap();
             let instance = name.parse().unwrap();
             reply.json(&LogLine { instance, stream: "stdout".to_owned(), text: rest.to_owned() });
+        } else if request.line.starts_with("GET /v1/namespaces/blog/") {
+            reply.json(&CommitView { commit: commit(2), head: true, manifest: manifest() });
+        } else if request.line.starts_with("GET /v1/namespaces/") {
+            reply.error("404 Not Found", &error("NO_SUCH_NAMESPACE"));
         } else {
             reply.operation();
             said.iter().for_each(|line| reply.line(line));
@@ -111,7 +115,7 @@ fn following_several_instances_shows_the_lines_of_all() {
 
 #[test]
 fn a_service_without_instances_is_refused() {
-    for command in ["logs blog/db", "logs blog/web/9", "exec blog/db -- true"] {
+    for command in ["logs blog/web/8", "logs -f blog/web/9", "exec blog/web/7 -- true"] {
         let ran = with_instances(two(), Vec::new()).run(command);
         assert_eq!(ran.code, 3, "{command}");
         assert!(ran.stderr.contains("error[INSTANCE_UNKNOWN]: "), "{command}: {}", ran.stderr);
@@ -148,4 +152,23 @@ fn an_error_in_the_middle_of_a_stream_is_shown_as_such() {
     let ran = with_instances(instances(), said).run("exec -q blog/web -- true");
     assert_eq!(ran.code, 1);
     assert_eq!(ran.stderr, "error[RUNTIME_ERROR]: the engine is away\n");
+}
+
+#[test]
+fn what_is_not_there_is_told_apart_from_what_does_not_run() {
+    let fake = with_instances(InstancesView { rows: Vec::new(), ..two() }, Vec::new());
+    for command in ["logs TARGET", "logs -f TARGET", "exec TARGET -- true"] {
+        for (target, code) in [
+            ("shop/web", "NO_SUCH_NAMESPACE"),
+            ("blog/wep", "NO_SUCH_SERVICE"),
+            ("blog/web", "INSTANCE_UNKNOWN"),
+        ] {
+            let ran = fake.run(&command.replace("TARGET", target));
+            assert_eq!(ran.code, 3, "{ran:?}");
+            assert!(ran.stderr.contains(&format!("error[{code}]: ")), "{ran:?}");
+        }
+    }
+    let ran = fake.run("logs blog/wep -q");
+    let said = "error[NO_SUCH_SERVICE]: blog has no service wep; it has: web\nnext: ployzctl deploy show blog\n";
+    assert_eq!(ran.stderr, said);
 }
