@@ -93,6 +93,8 @@ pub(super) enum Stage {
     Verify,
     /// Probing.
     Probe,
+    /// The probe succeeded: does the instance still run, or was it somebody else who answered?
+    Confirm,
     /// Its probe failed for good, or it ended: what did it say last?
     Logs { failure: StepFailure },
     /// Gateway and DNS are asked.
@@ -353,6 +355,9 @@ impl Participant {
                 self.verify(now, id, action, seen);
             }
             (Stage::Probe, RuntimeReply::Probed(result)) => self.probed(now, id, result),
+            (Stage::Confirm, RuntimeReply::Instance(seen)) => {
+                self.look_for_ready(now, id, seen, true);
+            }
             (Stage::Logs { failure }, RuntimeReply::Logs(lines)) => {
                 let mut failure = failure.clone();
                 match &mut failure {
@@ -403,7 +408,7 @@ impl Participant {
                 Some(seen) if runs(&seen) => self.act(id, RuntimeRequest::Stop { instance, grace }),
                 Some(_) => self.act(id, RuntimeRequest::Remove { instance }),
             },
-            Action::AwaitReady { .. } => self.look_for_ready(now, id, seen),
+            Action::AwaitReady { .. } => self.look_for_ready(now, id, seen, false),
             Action::AwaitRoutes | Action::Drain { .. } => unreachable!("not inspected for"),
         }
     }
@@ -456,7 +461,14 @@ impl Participant {
             .map(|other| other.name.clone())
     }
 
-    fn look_for_ready(&mut self, now: Time, id: JobId, seen: Option<ObservedInstance>) {
+    /// Ready is what runs, was never started again, and was probed with success before this look.
+    fn look_for_ready(
+        &mut self,
+        now: Time,
+        id: JobId,
+        seen: Option<ObservedInstance>,
+        probed: bool,
+    ) {
         let job = self.job(id);
         let started = job.started.unwrap_or(now);
         let Work::Perform { action, stage, .. } = &mut job.work else {
@@ -487,6 +499,7 @@ impl Participant {
                 };
                 self.fail_with_logs(id, failure);
             }
+            Some(_) if probed => self.finish(now, id, Some(done())),
             Some(_) => match readiness {
                 None if now.since(started) >= STILL_RUNNING => {
                     self.finish(now, id, Some(done()));
@@ -517,7 +530,10 @@ impl Participant {
         else {
             unreachable!("only a probing job is probed")
         };
-        let Err(said) = result else { return self.finish(now, id, Some(done())) };
+        let Err(said) = result else {
+            // Whoever else listens there has answered as well, while the instance could not and ended.
+            return self.inspect(id, Stage::Confirm);
+        };
         if now.since(started) >= readiness.start_period.duration() {
             job.probe_failures += 1;
         }

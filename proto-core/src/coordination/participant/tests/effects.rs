@@ -3,7 +3,7 @@
 use super::super::*;
 use crate::coordination::plan::Action;
 use crate::digest::Digest;
-use crate::runtime::{InstanceState, RuntimeReply};
+use crate::runtime::{InstanceState, Probe, Readiness, RuntimeReply};
 use crate::span::Span;
 use crate::store::Scope;
 
@@ -75,8 +75,12 @@ fn crashing(state: InstanceState, last_exit: Option<i32>) -> RuntimeReply {
 }
 
 fn await_ready(revision: u64) -> Command {
+    await_probed(revision, None)
+}
+
+fn await_probed(revision: u64, readiness: Option<Readiness>) -> Command {
     let (instance, address) = (spec().name, spec().address);
-    let action = Action::AwaitReady { instance, address, port: 80, readiness: None };
+    let action = Action::AwaitReady { instance, address, port: 80, readiness };
     let (scope, epoch, step) = (blog(), epoch(revision), "ready-web-0".parse().unwrap());
     command(CommandBody::Perform { scope, epoch, step, action, commit: None })
 }
@@ -120,6 +124,7 @@ impl Bench {
             EffectKind::Runtime(RuntimeRequest::Inspect { .. }) => "inspect",
             EffectKind::Runtime(RuntimeRequest::List { .. }) => "list",
             EffectKind::Runtime(RuntimeRequest::Logs { .. }) => "logs",
+            EffectKind::Runtime(RuntimeRequest::Probe { .. }) => "probe",
             EffectKind::Runtime(RuntimeRequest::Create { .. }) => "create",
             EffectKind::Runtime(RuntimeRequest::Settle { .. }) => "settle",
             other => panic!("not expected here: {other:?}"),
@@ -212,6 +217,37 @@ fn a_code_that_shows_only_between_two_runs_is_looked_for_and_not_for_ever() {
     bench.runtime("logs", logs());
     let [(1, CommandReply::Failed(failure))] = &bench.answers[..] else { panic!("not failed") };
     assert_eq!(failure.to_string(), "web-0 exited, how is not known (after 2 restarts)");
+}
+
+#[test]
+fn a_probe_that_succeeds_is_believed_only_if_the_instance_still_runs_its_first_run() {
+    let probed = || {
+        let mut bench = Bench::new(FenceFile::default());
+        let readiness = Readiness::new(Probe::Tcp { port: "http".to_owned() });
+        bench.command(1, await_probed(5, Some(readiness)));
+        bench.written();
+        bench.runtime("inspect", Outcome::Ok(instance(true)));
+        bench.runtime("probe", Outcome::Ok(RuntimeReply::Probed(Ok(()))));
+        assert_eq!((bench.out(), &bench.answers[..]), (vec!["inspect"], &[][..]));
+        bench
+    };
+    let mut bench = probed();
+    bench.runtime("inspect", Outcome::Ok(instance(true)));
+    assert_eq!(bench.answers, [(1, done())]);
+
+    // Its port was another one's, who answered.
+    let exited = InstanceState::Exited { code: 1 };
+    for state in [exited, InstanceState::Restarting, InstanceState::Running] {
+        let mut bench = probed();
+        bench.runtime("inspect", Outcome::Ok(crashing(state, Some(1))));
+        bench.runtime("logs", Outcome::Ok(RuntimeReply::Logs(Vec::new())));
+        let [(1, CommandReply::Failed(failure))] = &bench.answers[..] else { panic!("not failed") };
+        assert_eq!(failure.code(), "INSTANCE_EXITED");
+    }
+    let mut bench = probed();
+    bench.runtime("inspect", Outcome::Ok(instance(false)));
+    let [(1, CommandReply::Failed(failure))] = &bench.answers[..] else { panic!("not failed") };
+    assert_eq!(failure.code(), "NO_SUCH_INSTANCE");
 }
 
 #[test]
