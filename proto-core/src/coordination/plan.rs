@@ -238,6 +238,15 @@ impl Action {
             Self::AwaitReady { .. } | Self::AwaitRoutes | Self::Drain { .. } => None,
         }
     }
+
+    /// The instance that it makes.
+    #[must_use]
+    pub fn makes(&self) -> Option<&InstanceSpec> {
+        match self {
+            Self::Ensure { spec } => Some(spec),
+            _ => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Action {

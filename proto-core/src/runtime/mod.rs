@@ -47,6 +47,16 @@ impl InstanceSpec {
     pub fn config_hash(&self) -> Digest {
         Digest::of(self)
     }
+
+    /// Whether it cannot listen beside another instance of its machine that has this address and these ports. On a loopback address
+    /// instances share the address, and differ by their ports.
+    #[must_use]
+    pub fn clashes<'a>(&self, address: IpAddr, ports: impl IntoIterator<Item = &'a u16>) -> bool {
+        self.workload.network == Network::Overlay
+            && self.address == address
+            && (!address.is_loopback()
+                || ports.into_iter().any(|port| self.ports.values().any(|own| own == port)))
+    }
 }
 
 /// The part of a service that an instance is made from; two services with equal workloads need no new instances.

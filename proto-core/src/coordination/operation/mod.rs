@@ -128,6 +128,8 @@ pub struct Operation {
     /// Counts barriers and runs of steps: what an earlier one still answers is ignored.
     round: u32,
     races: u32,
+    /// What is being ended is to be planned anew: another namespace came first.
+    again: bool,
     state: State,
     renewing: bool,
     renew_at: Option<Time>,
@@ -157,6 +159,7 @@ impl Operation {
             lease: None,
             round: 0,
             races: 0,
+            again: false,
             state: State::Finished,
             renewing: false,
             renew_at: None,

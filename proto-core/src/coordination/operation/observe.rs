@@ -11,6 +11,7 @@ use crate::deploy::plan::{Planned, plan, taken_by_others, wanted_images, wanted_
 use crate::id::{MachineId, OperationId};
 use crate::machine::MachineLifecycle;
 use crate::mutant::{self, Mutant};
+use crate::runtime::InstanceSpec;
 use crate::span::Span;
 use crate::store::{Entry, Facts, Key, Scope, StoreReply, StoreRequest, Versioned};
 use crate::time::{Time, UnixTime};
@@ -354,6 +355,16 @@ impl Operation {
         self.read_facts(Reading::Initial);
     }
 
+    /// What another namespace came first to is left to it, and the record of that try is over: look again from the start.
+    pub(super) fn plan_again(&mut self) {
+        let text =
+            "another namespace was planned at the same time and came first; this is planned anew"
+                .to_owned();
+        self.events.push_back(OperationEvent::Note { text });
+        self.notes.clear();
+        self.lost_race();
+    }
+
     /// The lease is held and no earlier command can land: is the plan's baseline still the head?
     fn rechecked(&mut self, now: Time, wall: UnixTime, facts: Facts) {
         self.facts = facts;
@@ -369,6 +380,12 @@ impl Operation {
             record.value.error.get_or_insert(error);
             return self.finish(Phase::Aborted, wall);
         }
+        if let Some(error) = self.taken_address().filter(|_| !adopted && self.may_plan_again()) {
+            let record = self.record.as_mut().expect("it was recorded behind the barrier");
+            record.value.error.get_or_insert(error);
+            self.again = true;
+            return self.finish(Phase::Aborted, wall);
+        }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
         if let Some(error) = self.taken_claim().or_else(|| self.taken_capacity()) {
@@ -379,6 +396,52 @@ impl Operation {
             let message = format!("the head moved from commit {planned} to commit {head}");
             self.abort(now, wall, ErrorBody::new("PLAN_DRIFTED", message));
         }
+    }
+
+    /// Whether a plan of its own is followed, and can be made anew.
+    fn may_plan_again(&self) -> bool {
+        let plans = matches!(self.submission, Submission::Apply { .. });
+        plans && !self.cancelled && self.races < MAX_RACES
+    }
+
+    /// An address of a new instance that another namespace has committed, or recorded before this operation was, as an error. Both drew it
+    /// while neither saw the other. Whoever was recorded second draws anew; if neither does, the machine gives it to the first who asks.
+    fn taken_address(&self) -> Option<ErrorBody> {
+        let Scope::Namespace(namespace) = self.scope();
+        let own = self.record.as_ref().expect("it was recorded behind the barrier").revision;
+        let before = self.facts.operations.values().filter(|other| {
+            other.revision < own
+                && other.value.scope != *self.scope()
+                && !other.value.phase.is_final()
+        });
+        let recorded: Vec<_> = before
+            .filter_map(|other| other.value.plan.as_ref())
+            .flat_map(|plan| &plan.steps)
+            .filter_map(|step| Some((&step.machine, step.action.makes()?)))
+            .collect();
+        let committed: Vec<_> = self
+            .facts
+            .allocations
+            .iter()
+            .filter(|(other, _)| *other != namespace)
+            .flat_map(|(_, there)| &there.value.machines)
+            .collect();
+        let taken = |machine: &MachineId, spec: &InstanceSpec| {
+            let there = recorded.iter().filter(|(at, _)| *at == machine);
+            let mut drawn = there.map(|(_, other)| (other.address, other.ports.values()));
+            let there = committed.iter().filter(|(at, _)| *at == machine);
+            let mut held = there.flat_map(|(_, there)| &there.addresses);
+            drawn.any(|(address, ports)| spec.clashes(address, ports))
+                || held.any(|(address, ports)| spec.clashes(*address, ports))
+        };
+        let steps = self.recorded_plan().steps.iter();
+        let mut made = steps.filter_map(|step| Some((&step.machine, step.action.makes()?)));
+        let (machine, spec) = made.find(|(machine, spec)| taken(machine, spec))?;
+        let message = format!(
+            "the address {} on machine {machine} was drawn by another namespace too",
+            spec.address
+        );
+        Some(ErrorBody::new("ADDRESS_TAKEN", message))
     }
 
     /// A machine on which another namespace set something aside while this was planned, so that not both have room, as an error. Whoever

@@ -6,16 +6,16 @@
 //! | `bench` | an operation, the effects that are out, their answers |
 //! | `course` | the order of things when nothing goes wrong, steps, undo |
 //! | `commit` | a commit batch that is lost, torn or refused |
+//! | `rivals` | two namespaces that are planned at the same time, and want the same room or address |
 //! | `stop` | cancel, shutdown, fences |
 //! | `adopt` | operations that somebody left behind |
-//! | `capacity` | two namespaces that want the same room |
 
 mod adopt;
 mod bench;
-mod capacity;
 mod commit;
 mod course;
 mod given;
+mod rivals;
 mod stop;
 
 use super::{later, store_failed};

@@ -250,6 +250,9 @@ impl Operation {
             }
             Batch::Finish => {
                 self.lease = None;
+                if std::mem::take(&mut self.again) && !self.cancelled {
+                    return self.plan_again();
+                }
                 self.events.push_back(OperationEvent::Phase { phase });
                 self.finished();
             }

@@ -452,11 +452,7 @@ impl Participant {
         let made = all.iter().map(|seen| &seen.spec);
         made.chain(making)
             .find(|other| {
-                let same_port = other.ports.values().any(|p| spec.ports.values().any(|q| p == q));
-                other.name != spec.name
-                    && spec.workload.network == crate::runtime::Network::Overlay
-                    && other.address == spec.address
-                    && (!spec.address.is_loopback() || same_port)
+                other.name != spec.name && spec.clashes(other.address, other.ports.values())
             })
             .map(|other| other.name.clone())
     }

@@ -15,7 +15,8 @@ use crate::store::Facts;
 /// ago is what the commit before held: a gateway that is behind, or a resolver that remembers an answer, would send requests
 /// meant for the old instance to the new one. Such an address is drawn only if there is no other.
 ///
-/// Two operations that plan at the same time may draw the same one; the participant lets only the first have it.
+/// Two operations that plan at the same time may draw the same one: whoever is recorded second draws anew, and the participant lets only the
+/// first that asks have it.
 #[derive(Default)]
 pub(super) struct Addresses {
     used: BTreeMap<MachineId, Endpoints>,

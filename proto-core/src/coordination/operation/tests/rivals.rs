@@ -1,0 +1,165 @@
+//! Two namespaces that are planned at the same time, with room for one of them, or with the same addresses.
+
+use std::collections::BTreeSet;
+
+use super::bench::Bench;
+use super::course::record;
+use super::given::{Given, apply, deploy, key, machine};
+use crate::api::{OperationRequest, OperationResult};
+use crate::coordination::record::Phase;
+use crate::deploy::spec::Reservation;
+use crate::store::facts::{Allocation, MachineAllocation, VERSION};
+
+/// Of the 2000 that a machine has.
+const MORE_THAN_HALF: u32 = 1200;
+
+/// Two instances in this namespace, on a machine each, each with so many thousandths of a core set aside.
+fn reserving(namespace: &str, image: &str, cpu_millis: u32) -> OperationRequest {
+    let host = format!("{namespace}.example");
+    let OperationRequest::Deploy { mut manifest } = deploy(image, &host, "rolling", 2) else {
+        unreachable!("it is a deploy")
+    };
+    manifest.namespace = namespace.parse().unwrap();
+    for service in manifest.services.values_mut() {
+        service.reservation = Reservation { cpu_millis, memory_bytes: 0 };
+    }
+    OperationRequest::Deploy { manifest }
+}
+
+/// The deploy of `blog` has its lease and its record, and every machine has acknowledged the barrier.
+fn behind_the_barrier(given: Given) -> Bench {
+    recorded(given, MORE_THAN_HALF)
+}
+
+fn recorded(given: Given, cpu_millis: u32) -> Bench {
+    let mut bench = given.begin(apply(reserving("blog", "app:v2", cpu_millis))).up_to_take();
+    bench.accept(100);
+    bench.all_ok();
+    bench
+}
+
+fn is_given_up_for_room(bench: &Bench) {
+    let abort = bench.batch();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 99, op.ID 100"]);
+    let error = record(&abort).error.unwrap();
+    assert_eq!(error.code, "CAPACITY_TAKEN");
+    assert!(error.message.contains("CPU on machine m1"), "{}", error.message);
+}
+
+fn set_aside(cpu_millis: u64) -> Allocation {
+    let here = MachineAllocation { cpu_millis, ..MachineAllocation::default() };
+    Allocation { v: VERSION, machines: [(machine("m1"), here)].into() }
+}
+
+#[test]
+fn what_another_namespace_committed_since_the_plan_ends_it_before_its_first_step() {
+    let mut bench = behind_the_barrier(Given::fresh());
+    bench.given.put(key("allocation.shop"), 95, &set_aside(801));
+    bench.read();
+    is_given_up_for_room(&bench);
+}
+
+#[test]
+fn what_another_operation_has_recorded_since_the_plan_ends_it_before_its_first_step() {
+    let mut bench = behind_the_barrier(Given::fresh());
+    // It came second, so its addresses are not what counts.
+    put_rival(&mut bench, MORE_THAN_HALF, 105);
+    bench.read();
+    is_given_up_for_room(&bench);
+}
+
+/// The deploy of `shop` was planned when there was as little as for `blog`; its record was written at this revision.
+fn put_rival(bench: &mut Bench, cpu_millis: u32, revision: u64) {
+    let rival = Given::fresh().begin(apply(reserving("shop", "app:v1", cpu_millis)));
+    let rival = record(&rival.up_to_take().batch());
+    bench.given.put(key(&format!("op.{}", rival.id)), revision, &rival);
+}
+
+#[test]
+fn what_leaves_room_for_it_holds_up_nothing() {
+    let mut bench = behind_the_barrier(Given::fresh());
+    bench.given.put(key("allocation.shop"), 95, &set_aside(800));
+    bench.read();
+    assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
+}
+
+#[test]
+fn a_deploy_that_sets_aside_no_more_than_before_goes_on_in_a_crowd() {
+    let mut given = Given::fresh();
+    let machines = ["m1", "m2"].map(|name| {
+        let cpu_millis = MORE_THAN_HALF.into();
+        (machine(name), MachineAllocation { cpu_millis, ..MachineAllocation::default() })
+    });
+    given.put(key("allocation.blog"), 21, &Allocation { v: VERSION, machines: machines.into() });
+    let mut bench = behind_the_barrier(given);
+    bench.given.put(key("allocation.shop"), 95, &set_aside(1900));
+    bench.read();
+    assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
+}
+
+fn addresses(bench: &Bench) -> Vec<String> {
+    let plan = bench.plan();
+    plan.steps
+        .iter()
+        .filter_map(|step| step.action.makes())
+        .map(|i| i.address.to_string())
+        .collect()
+}
+
+#[test]
+fn whoever_was_recorded_second_with_the_same_address_is_planned_anew() {
+    let mut bench = recorded(Given::fresh(), 0);
+    assert_eq!(addresses(&bench), ["10.101.0.2", "10.101.1.2"]);
+    put_rival(&mut bench, 0, 95);
+    bench.read();
+    let end = bench.batch();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 99, op.ID 100"]);
+    assert_eq!(record(&end).phase, Phase::Aborted);
+    assert_eq!(record(&end).error.unwrap().code, "ADDRESS_TAKEN");
+    bench.said();
+    bench.accept(200);
+    let said = bench.said();
+    assert_eq!(said.len(), 1, "no phase, as it is not over: {said:?}");
+    assert!(said[0].contains("planned anew"), "{said:?}");
+    let mut bench = bench.up_to_take();
+    assert_eq!(addresses(&bench), ["10.101.0.3", "10.101.1.3"]);
+    assert_eq!(record(&bench.batch()).attempt, 2);
+    bench.accept(300);
+    bench.all_ok();
+    bench.read();
+    assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
+}
+
+#[test]
+fn whoever_was_recorded_first_goes_on() {
+    let mut bench = recorded(Given::fresh(), 0);
+    put_rival(&mut bench, 0, 105);
+    bench.read();
+    assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
+}
+
+#[test]
+fn an_address_that_another_namespace_committed_since_the_plan_is_drawn_anew() {
+    let mut bench = recorded(Given::fresh(), 0);
+    let here = MachineAllocation {
+        addresses: [("10.101.1.2".parse().unwrap(), BTreeSet::from([8080]))].into(),
+        ..MachineAllocation::default()
+    };
+    let allocation = Allocation { v: VERSION, machines: [(machine("m2"), here)].into() };
+    bench.given.put(key("allocation.shop"), 95, &allocation);
+    bench.said();
+    bench.read();
+    bench.accept(200);
+    let bench = bench.up_to_take();
+    assert_eq!(addresses(&bench), ["10.101.0.2", "10.101.1.3"]);
+}
+
+#[test]
+fn one_that_is_cancelled_meanwhile_is_not_planned_anew() {
+    let mut bench = recorded(Given::fresh(), 0);
+    put_rival(&mut bench, 0, 95);
+    bench.read();
+    bench.cancel();
+    bench.accept(200);
+    assert!(matches!(bench.result(), OperationResult::Aborted { .. }));
+}
