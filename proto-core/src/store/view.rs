@@ -28,7 +28,7 @@ pub struct Facts {
     pub machines: BTreeMap<MachineId, MachineRecord>,
     /// `ns.<ns>.head` of the namespace.
     pub head: Option<Versioned<Head>>,
-    /// `ns.<ns>.commit.*` of the namespace, by number.
+    /// `ns.<ns>.commit.*` of the namespace up to its head, by number.
     pub commits: BTreeMap<u64, Commit>,
     /// `ns.<ns>.revision.*` of the namespace.
     pub revisions: BTreeMap<Digest, ServiceSpec>,
@@ -121,6 +121,9 @@ impl Facts {
                 _ => {}
             }
         }
+        // What is above the head was never committed: a torn batch left it.
+        let head = facts.head_number();
+        facts.commits.retain(|number, _| *number <= head);
         Ok(facts)
     }
 

@@ -4,8 +4,9 @@ use super::bench::Bench;
 use super::course::record;
 use super::given::{Given, apply, key, second};
 use crate::Outcome;
-use crate::api::OperationResult;
+use crate::api::{OperationRequest, OperationResult};
 use crate::coordination::record::Phase;
+use crate::id::Namespace;
 use crate::store::facts::{Claim, Commit, Head, VERSION};
 use crate::store::{Key, Revision, StoreError, StoreReply};
 
@@ -253,6 +254,20 @@ fn a_renewed_lease_is_expected_where_it_was_renewed_and_keeps_its_epoch() {
     let commit = bench.batch();
     assert_eq!(bench.shape(&commit)[5], "lease.ns.blog 105");
     assert_eq!(commit[5].value["epoch"]["revision"], 99);
+}
+
+#[test]
+fn what_a_torn_commit_left_above_the_head_is_nothing_to_roll_back_to() {
+    let mut given = Given::deployed();
+    let namespace: Namespace = "blog".parse().unwrap();
+    let mut torn: Commit =
+        serde_json::from_value(given.entries[&Key::commit(&namespace, 1)].value.clone()).unwrap();
+    torn.number = 2;
+    given.put(Key::commit(&namespace, 2), 22, &torn);
+    let rollback = OperationRequest::Rollback { namespace, to: Some(2) };
+    let bench = given.begin(apply(rollback)).up_to_take();
+    let OperationResult::Refused { error } = bench.result() else { panic!("{:?}", bench.out()) };
+    assert_eq!(error.code, "NO_SUCH_COMMIT");
 }
 
 #[test]
