@@ -114,6 +114,11 @@ mod tests {
         assert!(matches!(of_start(disk), RuntimeError::DiskFull { .. }));
         let run = "OCI runtime create failed: exec: \"nope\": executable file not found in $PATH: unknown";
         assert!(matches!(of_start(run), RuntimeError::CannotRun { .. }));
+        // The command is not what is wrong here.
+        for text in ["unknown capability", "unable to find user nobody2"] {
+            let said = of_start(text).to_string();
+            assert!(!said.contains("command") && said.ends_with(text), "{said}");
+        }
         // The address of another container, not a port.
         assert!(matches!(of_start("Address already in use"), RuntimeError::Other { .. }));
     }

@@ -350,8 +350,8 @@ pub enum RuntimeError {
         /// The name.
         instance: InstanceName,
     },
-    /// The command cannot be run: not found, not executable, a bad user or capability.
-    #[error("the command cannot be run: {detail}")]
+    /// Nothing can be run as the service says: a command that is not found or not executable, a bad user, capability or limit.
+    #[error("the instance cannot be run as its service is written: {detail}")]
     CannotRun {
         /// What the runtime said.
         detail: String,

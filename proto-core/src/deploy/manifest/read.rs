@@ -78,7 +78,7 @@ impl Reader {
         );
     }
 
-    fn wrong_type(&mut self, view: &View<'_>, wanted: &str, hint: &str) {
+    pub(super) fn wrong_type(&mut self, view: &View<'_>, wanted: &str, hint: &str) {
         let message = format!("{wanted} is wanted, not {}", view.node.kind.name());
         self.wrong(view, Code::WrongType, message, hint);
     }

@@ -130,7 +130,12 @@ fn placement(reader: &mut Reader, table: &Table<'_>) -> Placement {
     }
     let Some(table) = reader.table(&view, &keys::PLACEMENT) else { return placement };
     if let Some(view) = table.get("replicas") {
-        let replicas = match view.node.kind {
+        let replicas = match &view.node.kind {
+            Kind::String(text) if text.trim().parse::<u32>().is_ok() => {
+                let hint = format!("write {} without quotes", text.trim());
+                reader.wrong_type(&view, "an integer", &hint);
+                None
+            }
             Kind::String(_) => reader.choice(&view, &[("global", Replicas::Global)]),
             _ => reader.integer::<u32>(&view, 0..=1000).map(Replicas::Count),
         };

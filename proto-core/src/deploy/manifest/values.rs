@@ -13,6 +13,52 @@ const CPU: std::ops::RangeInclusive<u32> = 10..=1_024_000;
 /// 6 MiB, Docker's own minimum, to 64 TiB.
 const MEMORY: std::ops::RangeInclusive<u64> = (6 << 20)..=(64 << 40);
 
+/// Those of capabilities(7) up to Linux 5.9, the newest that there are, and `ALL`, as Docker takes them.
+pub(super) const CAPABILITIES: [&str; 42] = [
+    "ALL",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
 pub(super) fn cpu(reader: &mut Reader, view: &View<'_>) -> Option<u32> {
     const HINT: &str =
         "write a number of cores, for example 1.5, or thousandths of one, for example \"500m\"";
@@ -238,18 +284,12 @@ pub(super) fn capabilities(reader: &mut Reader, table: &Table<'_>, key: &str) ->
         let Some(text) = reader.string(&item, "") else { continue };
         let upper = text.to_ascii_uppercase();
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
-        if (1..=32).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_')
-        {
+        if CAPABILITIES.contains(&name) {
             all.push(name.to_owned());
         } else {
             let message = format!("{:?} is no capability", shorten(&text));
-            reader.wrong(
-                &item,
-                Code::InvalidValue,
-                message,
-                "write a name of capabilities(7), for example \"NET_ADMIN\"",
-            );
+            let hint = "write a name of capabilities(7), for example \"NET_ADMIN\"";
+            reader.wrong(&item, Code::InvalidValue, message, hint);
         }
     }
     all.sort();

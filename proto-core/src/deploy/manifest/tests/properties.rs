@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::tree::Node;
+use super::super::values::CAPABILITIES;
 use super::super::*;
 use crate::deploy::HostName;
 use crate::deploy::spec::{
@@ -45,7 +46,7 @@ fn workload() -> impl Strategy<Value = Workload> {
     let limits = (prop::option::of(1_000..9_000_u32), prop::option::of((6 << 20)..(1_u64 << 40)));
     let names = (
         prop::option::of("[a-z0-9]{1,8}(:[0-9]{1,4})?"),
-        prop::collection::btree_set("[A-Z_]{1,9}", 0..3),
+        prop::collection::btree_set(prop::sample::select(&CAPABILITIES[..]), 0..3),
     );
     (
         words(),
@@ -77,8 +78,8 @@ fn workload() -> impl Strategy<Value = Workload> {
                 command,
                 env,
                 user,
-                cap_add: caps.iter().cloned().collect(),
-                cap_drop: caps.into_iter().collect(),
+                cap_add: caps.iter().map(|name| (*name).to_owned()).collect(),
+                cap_drop: caps.into_iter().map(str::to_owned).collect(),
                 cpu_limit_millis: limits.0,
                 memory_limit_bytes: limits.1,
                 restart,
