@@ -59,8 +59,6 @@ pub struct Place {
     pub alone: bool,
     /// It is the daemon that the operator has asked, and he may cancel.
     pub asked: bool,
-    /// Nothing has changed anywhere since this daemon could last have died: dying now comes to the same.
-    pub unchanged: bool,
 }
 
 /// Who decides what becomes of effects.
@@ -269,7 +267,7 @@ impl Budget {
     #[must_use]
     pub fn fates(&self, effect: &EffectKind, at: Place) -> Vec<Fate> {
         let mut fates = vec![Fate::Normal];
-        let Place { own, alone, asked, unchanged } = at;
+        let Place { own, alone, asked } = at;
         if self.cancels > 0 && asked {
             fates.push(Fate::Cancel);
         }
@@ -290,9 +288,7 @@ impl Budget {
             EffectKind::Reply { .. } => (false, !alone),
         };
         if self.crashes > 0 {
-            if !unchanged {
-                fates.push(Fate::CrashBefore);
-            }
+            fates.push(Fate::CrashBefore);
             if distinct && (changes || !matches!(effect, EffectKind::Runtime(_))) {
                 fates.push(Fate::CrashAfter);
             }

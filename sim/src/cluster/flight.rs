@@ -21,17 +21,6 @@ pub(super) const HOP: Duration = Duration::from_millis(1);
 /// Until the requests to an old backend are done.
 pub(super) const DRAINED: Duration = Duration::from_millis(20);
 
-/// Whether anything that outlives the daemon is another when this has happened.
-fn is_change(effect: &EffectKind) -> bool {
-    match effect {
-        EffectKind::Store(request) => !matches!(request, StoreRequest::Read { .. }),
-        EffectKind::Send { command, .. } => !matches!(command.body, CommandBody::Observe { .. }),
-        EffectKind::Runtime(request) => request.mutates().is_some(),
-        EffectKind::Persist(_) => true,
-        EffectKind::Routes(_) | EffectKind::Reply { .. } => false,
-    }
-}
-
 impl Cluster<'_> {
     /// A node puts out an effect: what becomes of it?
     pub(crate) fn issue(&mut self, machine: usize, effect: Effect) {
@@ -42,10 +31,7 @@ impl Cluster<'_> {
         let own = matches!(&effect.kind, EffectKind::Send { to, .. } if to == me);
         let alone = self.machines.len() == 1;
         let asked = self.cancellable.is_some_and(|(asked, _)| asked == machine);
-        let unchanged = self.machines[machine].could_die_at == Some(self.changes);
-        let at = Place { own, alone, asked, unchanged };
-        self.machines[machine].could_die_at = Some(self.changes);
-        self.changes += u64::from(is_change(&effect.kind));
+        let at = Place { own, alone, asked };
         let fate = self.fates.of(machine, &effect.kind, at, || short(&effect.kind));
         let number = self.effects;
         self.trace.mix(effect.id.0);
@@ -264,12 +250,6 @@ impl Cluster<'_> {
 
     /// An effect reaches its part of the world.
     pub(super) fn reach(&mut self, flight: Flight, origin: Option<Origin>) {
-        self.changes += u64::from(match &flight {
-            Flight::Store { request, .. } => !matches!(request, StoreRequest::Read { .. }),
-            Flight::Command { command, .. } => !matches!(command.body, CommandBody::Observe { .. }),
-            Flight::Runtime { request, .. } => request.mutates().is_some(),
-            Flight::Routes { .. } => false,
-        });
         match flight {
             Flight::Store { from, request, operation, undecided } => {
                 if undecided && let StoreRequest::Commit { writes } = &request {

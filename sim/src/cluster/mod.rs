@@ -47,8 +47,6 @@ use crate::world::bus::{Bus, Origin};
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     pub(crate) boot: u32,
-    /// How many changes there had been anywhere when it last put out an effect, and so could have died.
-    could_die_at: Option<u64>,
     /// The fence file on its disk.
     pub(crate) fence: FenceFile,
     pub(crate) pending: BTreeSet<EffectId>,
@@ -197,8 +195,6 @@ pub struct Cluster<'a> {
     cancellable: Option<(usize, OperationHandle)>,
     /// A daemon started, or one that stood still goes on, since somebody last asked.
     pub(crate) began_anew: bool,
-    /// How many effects and landings changed something that outlives a daemon.
-    changes: u64,
     pub(crate) machines: Vec<Machine>,
     pub(crate) bus: Bus,
     pub(crate) under_way: BTreeMap<u64, UnderWay>,
@@ -215,7 +211,6 @@ impl<'a> Cluster<'a> {
         let machines = world.machines.iter().map(|_| Machine {
             node: None,
             boot: 0,
-            could_die_at: None,
             fence: FenceFile::default(),
             pending: BTreeSet::new(),
             timer: None,
@@ -238,7 +233,6 @@ impl<'a> Cluster<'a> {
             crashes: 0,
             cancellable: None,
             began_anew: false,
-            changes: 0,
             bus: Bus::default(),
             under_way: BTreeMap::new(),
             waiting_for_routes: Vec::new(),
@@ -451,7 +445,6 @@ impl<'a> Cluster<'a> {
             fence: there.fence.clone(),
         };
         there.node = Some(Node::new(config));
-        there.could_die_at = None;
         self.began_anew = true;
         self.note(Some(machine), Kind::Mended, None, || host::STARTS.to_owned());
         self.drain(machine);

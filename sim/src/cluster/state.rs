@@ -24,7 +24,6 @@ impl Cluster<'_> {
             crashes,
             cancellable,
             began_anew: _,
-            changes,
             machines,
             bus,
             under_way,
@@ -44,7 +43,6 @@ impl Cluster<'_> {
             let Machine {
                 node,
                 boot,
-                could_die_at,
                 fence,
                 pending,
                 timer,
@@ -53,8 +51,7 @@ impl Cluster<'_> {
                 off,
                 ails,
             } = machine;
-            let unchanged = *could_die_at == Some(*changes);
-            write!(to, "{node:?} {boot} {unchanged} {fence:?} {pending:?} {timer:?}")?;
+            write!(to, "{node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }
         let mut queue: Vec<_> = heap.iter().map(|scheduled| &scheduled.0).collect();
