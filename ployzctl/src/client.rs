@@ -3,7 +3,7 @@
 use std::io::ErrorKind;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
@@ -11,7 +11,6 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use proto_core::api::ErrorBody;
-use proto_core::api::requests::WAITS_UNTIL;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -41,11 +40,6 @@ impl Client {
     /// The same at another socket.
     pub(crate) fn at(&self, socket: PathBuf) -> Self {
         Self::new(socket, self.timeout)
-    }
-
-    /// How long an answer's beginning is waited for.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -132,12 +126,6 @@ impl Client {
         })
     }
 
-    /// When an answer to what is asked now is given up, in milliseconds since 1970.
-    fn waits_until(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(now.saturating_add(self.timeout).as_millis()).unwrap_or(u64::MAX)
-    }
-
     async fn send(
         &self,
         method: Method,
@@ -145,7 +133,6 @@ impl Client {
         body: Bytes,
     ) -> Result<Response<Incoming>, Failure> {
         self.fits()?;
-        let until = self.waits_until();
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| self.unreachable(&e))?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
@@ -157,7 +144,6 @@ impl Client {
             .uri(path)
             .header("host", "ployzd")
             .header("content-type", "application/json")
-            .header(WAITS_UNTIL, until)
             .body(Full::new(body))
             .expect("paths are put together from checked names");
         let response = sender.send_request(request).await.map_err(|e| broken_off(&e))?;

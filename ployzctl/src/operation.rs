@@ -3,7 +3,7 @@
 //! The daemon runs the operation, this program watches. One Ctrl-C asks the daemon to cancel and goes on watching;
 //! a second one stops watching. A reader of standard output that goes away changes nothing: the exit code still tells.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use proto_core::api::{ErrorBody, OperationEvent, OperationResult, StepStatus, Submission};
@@ -68,8 +68,6 @@ pub(crate) async fn watch(
 struct Watch<'a> {
     client: &'a Client,
     interrupts: Signal,
-    /// When it was asked for.
-    began: Instant,
     /// How often Ctrl-C was pressed.
     presses: u32,
     /// Since it is recorded.
@@ -97,8 +95,7 @@ impl<'a> Watch<'a> {
         let harmless = matches!(submission, Submission::Preview { .. });
         let progress = Progress::new(out);
         let again = None;
-        let began = Instant::now();
-        Ok(Self { client, interrupts, began, presses: 0, operation, harmless, again, progress })
+        Ok(Self { client, interrupts, presses: 0, operation, harmless, again, progress })
     }
 
     async fn run(mut self, submission: &Submission) -> Result<OperationResult, Failure> {
@@ -171,10 +168,7 @@ impl<'a> Watch<'a> {
             }
             // It may have been taken a moment ago, with the answer under way.
             None => {
-                let within = self.client.timeout().saturating_sub(self.began.elapsed()).as_secs();
-                let message = format!(
-                    "given up before the daemon answered; it is run only if the daemon has read it already or reads it within {within} s"
-                );
+                let message = "given up before the daemon answered; it is run only if the daemon has read it already";
                 ErrorBody::new("GIVEN_UP", message)
             }
         };

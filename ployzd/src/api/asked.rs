@@ -1,16 +1,15 @@
 //! What is asked: body, query and path of a request. A mistake in them is answered as every other error is, with a code of its own.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{self, FromRequest, FromRequestParts, Request};
+use axum::extract::{self, ConnectInfo, FromRequest, FromRequestParts, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
-use proto_core::api::requests::{MAX_BYTES, WAITS_UNTIL, is_waited_for};
+use axum::http::{Extensions, Method, StatusCode, Uri};
+use proto_core::api::requests::MAX_BYTES;
 use serde::de::DeserializeOwned;
 
-use super::{Api, Failure};
+use super::Failure;
+use super::asker::Asker;
 
 /// Says whether daemon and asker are of one version, which is what makes requests that are not understood.
 const VERSIONS: &str = "ployzctl version";
@@ -31,34 +30,36 @@ pub(super) struct Query<T>(pub(super) T);
 #[derive(Debug)]
 pub(super) struct Path<T>(pub(super) T);
 
-impl<T: DeserializeOwned + Send> FromRequest<Arc<Api>> for Body<T> {
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequest<S> for Body<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, api: &Arc<Api>) -> Result<Self, Failure> {
-        let headers = request.headers().clone();
-        let read = Json::from_request(request, api).await;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+        let extensions = request.extensions().clone();
+        let read = Json::from_request(request, state).await;
         let Json(body) = read.map_err(|error| body_failure(&error))?;
         // Behind all the reading: this daemon may have been stopped in the middle of it.
-        waited_for(&headers, api)?;
+        waited_for(&extensions)?;
         Ok(Self(body))
     }
 }
 
-impl FromRequestParts<Arc<Api>> for WaitedFor {
+impl<S: Send + Sync> FromRequestParts<S> for WaitedFor {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Failure> {
-        waited_for(&parts.headers, api).map(|()| Self)
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
+        waited_for(&parts.extensions).map(|()| Self)
     }
 }
 
 /// Refuses what nobody waits for any more.
-fn waited_for(headers: &HeaderMap, api: &Api) -> Result<(), Failure> {
-    let Some(until) = headers.get(WAITS_UNTIL) else { return Ok(()) };
-    is_waited_for(until.as_bytes(), api.clock.wall()).map_err(|error| {
-        let late = error.code == "REQUEST_GIVEN_UP";
-        Failure(if late { StatusCode::REQUEST_TIMEOUT } else { StatusCode::BAD_REQUEST }, error)
-    })
+fn waited_for(extensions: &Extensions) -> Result<(), Failure> {
+    let asker = extensions.get::<ConnectInfo<Asker>>();
+    if asker.is_some_and(|ConnectInfo(asker)| asker.has_gone()) {
+        let message = "whoever asked has gone; nothing was changed";
+        let status = StatusCode::REQUEST_TIMEOUT;
+        return Err(Failure::new(status, "REQUEST_GIVEN_UP", message, "ployzctl events"));
+    }
+    Ok(())
 }
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Query<T> {

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `asker` | who asks, and whether they are still there |
 //! | `asked` | body, query and path of a request, and the answer to a mistake in them |
 //! | `operations` | submitting, watching, cancelling, listing operations |
 //! | `views` | questions about facts and machines |
@@ -10,6 +11,7 @@
 //! | `stopped` | the instances of this machine at its daemon's end, and their start afterwards |
 
 mod asked;
+mod asker;
 mod operations;
 mod running;
 mod stopped;
@@ -28,6 +30,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
+use axum::serve::Listener;
 use proto_core::Outcome;
 pub use proto_core::api::views::ShutdownRequest as Shutdown;
 use proto_core::api::{ErrorBody, requests};
@@ -35,6 +38,9 @@ use proto_core::id::{InstanceName, MachineId, Namespace};
 use proto_core::store::{Entry, Key, StoreReply, StoreRequest};
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
+
+use asker::Askers;
+pub use asker::{Asker, Asks};
 
 use crate::clock::Clock;
 use crate::driver;
@@ -165,8 +171,7 @@ fn endpoints() -> Vec<(&'static str, &'static str, MethodRouter<Arc<Api>>)> {
 /// Serves until the daemon ends.
 pub async fn serve<L>(listener: L, api: Arc<Api>)
 where
-    L: axum::serve::Listener,
-    L::Addr: std::fmt::Debug,
+    L: Listener<Io: Asks>,
 {
     let router = endpoints()
         .into_iter()
@@ -174,8 +179,9 @@ where
         .fallback(asked::no_such_endpoint)
         .method_not_allowed_fallback(asked::method_not_allowed)
         .layer(DefaultBodyLimit::max(requests::MAX_BYTES))
-        .with_state(api);
-    if let Err(error) = axum::serve(listener, router).await {
+        .with_state(api)
+        .into_make_service_with_connect_info::<Asker>();
+    if let Err(error) = axum::serve(Askers(listener), router).await {
         tracing::error!(%error, "the API ended");
     }
 }

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ployzd::api::{Asker, Asks};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, copy_bidirectional, duplex};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -103,6 +104,12 @@ impl Listener {
                 Ok(Box::new(near))
             }
         }
+    }
+}
+
+impl Asks for Stream {
+    fn asker(&self) -> Asker {
+        Asker::unseen()
     }
 }
 

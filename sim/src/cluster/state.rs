@@ -40,17 +40,8 @@ impl Cluster<'_> {
         write!(to, "{invariants:?} {:?} {} {cancellable:?}", fates.budget(), *crashes > 0)?;
         write!(to, "{:?} {waiting_for_routes:?} {servers_wake:?}", bus.open())?;
         for machine in machines {
-            let Machine {
-                node,
-                boot,
-                fence,
-                pending,
-                timer,
-                paused_until,
-                held,
-                off,
-                ails,
-            } = machine;
+            let Machine { node, boot, fence, pending, timer, paused_until, held, off, ails } =
+                machine;
             write!(to, "{node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }
