@@ -192,10 +192,6 @@ pub fn story_rows() -> Vec<StoryRow> {
             masked: Some("lease and record in the same batch hide it"),
             ..row(&[mutant])
         },
-        Mutant::StaleIsDone => StoryRow {
-            masked: Some("whoever was fenced has lost lease and record too, and cannot commit"),
-            ..row(&[mutant])
-        },
         Mutant::RenewDoesNotExtend => StoryRow {
             masked: Some("what loses its lease is undone and says so; the enumerator sees it"),
             ..row(&[mutant])

@@ -5,8 +5,9 @@ use std::time::Duration;
 use proto_core::Outcome;
 use proto_core::coordination::command::{BusError, CommandBody};
 use proto_core::daemon::{Completion, Effect, EffectKind, Input, RoutesRequest};
+use proto_core::id::{Epoch, OperationId};
 use proto_core::runtime::{RuntimeError, RuntimeRequest};
-use proto_core::store::{StoreError, StoreReply, StoreRequest};
+use proto_core::store::{Scope, StoreError, StoreReply, StoreRequest};
 
 use super::{Cluster, Event, Flight, UnderWay, unknown};
 use crate::fate::{Fate, Later, Place};
@@ -20,6 +21,17 @@ use crate::world::servers::Answer;
 pub(super) const HOP: Duration = Duration::from_millis(1);
 /// Until the requests to an old backend are done.
 pub(super) const DRAINED: Duration = Duration::from_millis(20);
+
+/// What a command may be refused for: a newer epoch than this one, of this operation in this scope.
+fn fenced_by(effect: &EffectKind) -> Option<(OperationId, Scope, Epoch)> {
+    let EffectKind::Send { command, .. } = effect else { return None };
+    match &command.body {
+        CommandBody::Barrier { scope, epoch } | CommandBody::Perform { scope, epoch, .. } => {
+            Some((command.operation.clone(), scope.clone(), *epoch))
+        }
+        CommandBody::Observe { .. } => None,
+    }
+}
 
 impl Cluster<'_> {
     /// A node puts out an effect: what becomes of it?
@@ -56,7 +68,7 @@ impl Cluster<'_> {
         }
         let origin = Origin { machine, boot: self.machines[machine].boot, effect: effect.id };
         if !matches!(effect.kind, EffectKind::Reply { .. }) {
-            self.machines[machine].pending.insert(effect.id);
+            self.machines[machine].pending.insert(effect.id, fenced_by(&effect.kind));
         }
         match fate {
             Fate::Normal => self.carry_out(machine, effect, Some(origin)),

@@ -16,13 +16,14 @@ mod state;
 mod words;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::rc::Rc;
 use std::time::Duration;
 
 use proto_core::Outcome;
 use proto_core::api::{OperationRequest, OperationResult, Submission};
 use proto_core::coordination::FenceFile;
+use proto_core::coordination::command::CommandReply;
 use proto_core::daemon::{
     Completion, EffectId, EffectKind, Input, Node, NodeConfig, NodeEvent, OperationHandle,
     RoutesRequest,
@@ -49,7 +50,8 @@ pub(crate) struct Machine {
     pub(crate) boot: u32,
     /// The fence file on its disk.
     pub(crate) fence: FenceFile,
-    pub(crate) pending: BTreeSet<EffectId>,
+    /// The effects that it has heard nothing of yet; of commands for an epoch whose, and which.
+    pub(crate) pending: BTreeMap<EffectId, Option<(OperationId, Scope, Epoch)>>,
     timer: Option<Time>,
     /// It stands still until then; nothing reaches it.
     paused_until: Option<Time>,
@@ -212,7 +214,7 @@ impl<'a> Cluster<'a> {
             node: None,
             boot: 0,
             fence: FenceFile::default(),
-            pending: BTreeSet::new(),
+            pending: BTreeMap::new(),
             timer: None,
             paused_until: None,
             held: Vec::new(),
@@ -402,8 +404,8 @@ impl<'a> Cluster<'a> {
                 }
             }
             Event::Answer { origin, completion } => {
-                let machine = &mut self.machines[origin.machine];
-                if machine.boot == origin.boot && machine.pending.remove(&origin.effect) {
+                let machine = &self.machines[origin.machine];
+                if machine.boot == origin.boot && machine.pending.contains_key(&origin.effect) {
                     self.input(origin.machine, Input::Done { id: origin.effect, completion });
                 }
             }
@@ -455,7 +457,17 @@ impl<'a> Cluster<'a> {
         if there.paused_until.is_some() {
             return there.held.push(input);
         }
-        let Some(node) = &mut there.node else { return };
+        if let Input::Done { id, completion } = &input {
+            // An adapter tells once how it went.
+            let Some(sent) = there.pending.remove(id) else { return };
+            if let Completion::Send(Outcome::Ok(CommandReply::Stale { .. })) = completion
+                && let Some((operation, scope, epoch)) = &sent
+            {
+                let seen = Seen::Fenced { machine, operation, scope, epoch: *epoch };
+                self.invariants.see(&seen, &self.world);
+            }
+        }
+        let Some(node) = &mut self.machines[machine].node else { return };
         let now = self.world.clocks[machine].monotonic(self.world.now);
         node.handle_input(now, self.world.wall(machine), input);
         self.drain(machine);

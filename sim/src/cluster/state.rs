@@ -72,7 +72,7 @@ impl Cluster<'_> {
         match event {
             Event::Answer { origin, .. } => {
                 let machine = &self.machines[origin.machine];
-                machine.boot != origin.boot || !machine.pending.contains(&origin.effect)
+                machine.boot != origin.boot || !machine.pending.contains_key(&origin.effect)
             }
             Event::Timer { machine, boot, .. } => self.machines[*machine].boot != *boot,
             Event::Hear { machine, load, .. } | Event::Follower { machine, load } => {

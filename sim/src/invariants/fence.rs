@@ -1,11 +1,11 @@
-//! S6: machines never act for a lower epoch.
+//! S6: machines never act for a lower epoch, and who hears that goes no further.
 
 use std::collections::BTreeMap;
 
 use proto_core::coordination::command::{CommandBody, CommandReply};
-use proto_core::daemon::ReplyToken;
-use proto_core::id::Epoch;
-use proto_core::store::Scope;
+use proto_core::daemon::{EffectKind, ReplyToken};
+use proto_core::id::{Epoch, OperationId};
+use proto_core::store::{Scope, StoreRequest};
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -115,6 +115,66 @@ impl Invariant for NothingLandsBehindTheBarrier {
                 }
             }
             _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// A node whose command was refused for a newer epoch's sake sends nothing more for that epoch, and commits nothing.
+#[derive(Debug, Clone, Default)]
+pub(super) struct WhoIsFencedStops {
+    fenced: BTreeMap<(usize, OperationId), (Scope, Epoch)>,
+    seen: u64,
+}
+
+impl Invariant for WhoIsFencedStops {
+    fn name(&self) -> &'static str {
+        "S6 who was fenced goes no further"
+    }
+
+    fn premises(&self) -> u64 {
+        self.seen
+    }
+
+    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+        let (machine, effect) = match seen {
+            Seen::Fenced { machine, operation, scope, epoch } => {
+                self.seen += 1;
+                let key = (*machine, (*operation).clone());
+                self.fenced.insert(key, ((*scope).clone(), *epoch));
+                return Ok(());
+            }
+            Seen::Issued { machine, effect } => (*machine, effect),
+            _ => return Ok(()),
+        };
+        let Some(operation) = &effect.operation else { return Ok(()) };
+        let key = (machine, operation.clone());
+        let Some((fenced, below)) = self.fenced.get(&key) else { return Ok(()) };
+        let goes_on = match &effect.kind {
+            EffectKind::Send { command, .. } => match &command.body {
+                CommandBody::Barrier { scope, epoch }
+                | CommandBody::Perform { scope, epoch, .. }
+                    if scope == fenced =>
+                {
+                    if epoch > below {
+                        // It was taken again.
+                        self.fenced.remove(&key);
+                        return Ok(());
+                    }
+                    true
+                }
+                _ => false,
+            },
+            EffectKind::Store(StoreRequest::Commit { writes }) => {
+                writes.iter().any(|write| write.key.as_str().ends_with(".head"))
+            }
+            _ => false,
+        };
+        if goes_on {
+            return Err(format!(
+                "machine {machine} was refused for {operation} at epoch {below} and issues {:?}",
+                effect.kind
+            ));
         }
         Ok(())
     }

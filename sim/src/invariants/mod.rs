@@ -92,6 +92,17 @@ pub enum Seen<'a> {
         /// How.
         reply: &'a CommandReply,
     },
+    /// A node hears that a machine has refused its command for a newer epoch's sake.
+    Fenced {
+        /// The node's machine.
+        machine: usize,
+        /// Whose command.
+        operation: &'a OperationId,
+        /// For which scope.
+        scope: &'a Scope,
+        /// At which epoch.
+        epoch: Epoch,
+    },
     /// A change reached a runtime. The world shows it already.
     Landed {
         /// The machine.
@@ -216,6 +227,7 @@ impl Invariants {
             Box::new(phases::OnlyForward::default()),
             Box::new(fence::LowerEpochsAreRefused::default()),
             Box::new(fence::NothingLandsBehindTheBarrier::default()),
+            Box::new(fence::WhoIsFencedStops::default()),
             Box::new(applied::AppliedIsRouted::default()),
             Box::new(restarts::OnlyOperationsChange::default()),
             Box::new(success::SuccessIsCommitted::default()),
