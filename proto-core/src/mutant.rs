@@ -9,7 +9,7 @@ pub enum Mutant {
     NoBarrier,
     /// Renewing a lease does not extend it.
     RenewDoesNotExtend,
-    /// The head is written whatever its revision.
+    /// The head, and the claims and addresses that go with it, are written whatever their revisions.
     HeadWithoutCas,
     /// The lease and the record are no part of the commit batch.
     LeaseNotInCommit,

@@ -69,7 +69,7 @@ pub fn rows() -> Vec<Row> {
             masked: true,
             ..row(
                 &[Mutant::HeadWithoutCas],
-                "the head is written whatever its revision: hidden by lease and record in the same batch",
+                "head, claims and addresses are written whatever their revisions: hidden by lease and record in the same batch",
             )
         },
         row(&[Mutant::LeaseNotInCommit], "lease and record are no part of the commit batch"),

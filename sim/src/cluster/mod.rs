@@ -577,15 +577,17 @@ impl<'a> Cluster<'a> {
         self.under_way.insert(self.seq, there);
     }
 
-    /// Lands everything that was to land at rest.
-    pub fn land_the_rest(&mut self) -> usize {
-        let rest = |there: &UnderWay| there.lands.is_some();
-        let numbers: Vec<_> =
-            self.under_way.iter().filter(|(_, there)| rest(there)).map(|(n, _)| *n).collect();
-        for number in &numbers {
-            self.schedule(Duration::ZERO, Event::Land(*number));
+    /// Whether something is under way that lands when other things have happened.
+    pub fn has_stragglers(&self) -> bool {
+        self.under_way.values().any(|there| there.lands.is_some())
+    }
+
+    /// Lands all of that.
+    pub fn land_the_rest(&mut self) {
+        let stragglers = self.under_way.iter().filter(|(_, there)| there.lands.is_some());
+        for number in stragglers.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.schedule(Duration::ZERO, Event::Land(number));
         }
-        numbers.len()
     }
 }
 

@@ -23,7 +23,7 @@ use crate::trace::{Kind, Trace};
 #[derive(Debug, Clone)]
 pub(crate) struct Course<'a> {
     pub(super) prepared: &'a Prepared,
-    choices: &'a RefCell<Choices>,
+    pub(super) choices: &'a RefCell<Choices>,
     pub(super) cluster: Cluster<'a>,
     /// What may go wrong in all.
     pub(super) given: Budget,
@@ -43,6 +43,8 @@ pub(crate) struct Course<'a> {
     pub(super) ended: &'static str,
     /// The heads at rest.
     pub(super) content: Content,
+    /// The same command was given once more.
+    pub(super) asked_again: bool,
     /// What is waited for, before what comes next.
     wait: Option<Wait>,
     next: Next,
@@ -115,6 +117,7 @@ impl<'a> Course<'a> {
             given_up: Vec::new(),
             ended: "nothing",
             content: Content::new(),
+            asked_again: false,
             wait: None,
             next: Next::Over,
             met: None,
@@ -319,6 +322,7 @@ impl<'a> Course<'a> {
             given_up,
             ended,
             content,
+            asked_again,
             wait,
             next,
             met: _,
@@ -327,7 +331,7 @@ impl<'a> Course<'a> {
         write!(to, "{given:?} {first} {attempt} {machine} {submission:?} {rival:?} {ended}")?;
         // Of results only those that nobody heard are looked at again.
         let results = given_up.iter().map(|handle| cluster.results.get(handle).map(name));
-        write!(to, "{given_up:?} {:?} {content:?}", results.collect::<Vec<_>>())?;
+        write!(to, "{given_up:?} {:?} {content:?} {asked_again}", results.collect::<Vec<_>>())?;
         match wait {
             Some(Wait { until: Until::Issued(effects, asked), end }) => {
                 write!(to, "{} {asked:?} {end:?}", effects.saturating_sub(cluster.effects))?;
@@ -347,7 +351,9 @@ impl<'a> Course<'a> {
     /// Whether a choice may come with the next step.
     pub(crate) fn may_choose(&self) -> bool {
         let decides = self.wait.is_none() && matches!(self.next, Next::Decide) && self.attempt < 2;
-        decides || self.cluster.fates.budget().is_open()
+        let rests = self.wait.is_none() && matches!(self.next, Next::AtRest);
+        let lands = rests && self.cluster.has_stragglers();
+        decides || lands || self.cluster.fates.budget().is_open()
     }
 
     /// Whether nothing is broken so far.

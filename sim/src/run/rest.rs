@@ -24,11 +24,18 @@ impl Course<'_> {
                 }
             }
         }
-        // What was under way all the time lands now, and changes nothing.
-        let before = Snapshot::of(&self.cluster.world);
-        if self.cluster.land_the_rest() == 0 {
+        if !self.cluster.has_stragglers() {
             return self.again();
         }
+        // What was under way all the time changes nothing, whenever it lands.
+        let label = || "what is still under way lands: now, after the same command".to_owned();
+        let now = self.choices.borrow_mut().choose(2, label) == 0;
+        if now { self.land() } else { self.again() }
+    }
+
+    fn land(&mut self) {
+        let before = Snapshot::of(&self.cluster.world);
+        self.cluster.land_the_rest();
         self.rest(REST, Next::Landed(before));
     }
 
@@ -39,11 +46,14 @@ impl Course<'_> {
             self.violate("L6 late stragglers change nothing", what);
         }
         self.ask_at_rest();
-        self.again();
+        if !self.asked_again {
+            self.again();
+        }
     }
 
     /// The same command once more.
     fn again(&mut self) {
+        self.asked_again = true;
         let (snapshot, last) = (Snapshot::of(&self.cluster.world), self.cluster.world.kv.last());
         let Some(handle) = self.cluster.submit(0, self.prepared.apply()) else {
             return self.violate(rest::FINISHED, "the daemon does not run at rest".to_owned());
@@ -57,6 +67,13 @@ impl Course<'_> {
         snapshot: &Snapshot,
         last: Revision,
     ) {
+        self.judge_again(result, snapshot, last);
+        if self.cluster.has_stragglers() {
+            self.land();
+        }
+    }
+
+    fn judge_again(&mut self, result: &'static str, snapshot: &Snapshot, last: Revision) {
         let done = matches!(self.ended, "committed" | "already done");
         let world = &self.cluster.world;
         if done && !self.prepared.scenario.repeats {

@@ -146,15 +146,16 @@ impl Operation {
     fn commit_writes(&self, record: &OperationRecord) -> (Vec<Write>, Vec<Write>) {
         let Scope::Namespace(namespace) = self.scope();
         let planned = &record.plan.as_ref().expect("a plan until it is final").commit;
+        let expected = |revision| (!mutant::on(Mutant::HeadWithoutCas)).then_some(revision);
         let claim = |key: &Key, value: &Claim| {
             let there = self.facts.claims.get(key);
             let same = there.is_some_and(|there| there.value == *value);
             // What another namespace took since the plan was made is not written over: the store refuses the batch.
             let ours = there.filter(|there| !is_taken(there, namespace));
-            let expect = ours.map_or(Revision::ABSENT, |there| there.revision);
+            let expect = expected(ours.map_or(Revision::ABSENT, |there| there.revision));
             let ttl = value.released.then_some(RELEASED_TTL);
             let value = serde_json::to_value(value).expect("facts are plain JSON");
-            (!same).then(|| Write { key: key.clone(), value, expect: Some(expect), ttl })
+            (!same).then(|| Write { key: key.clone(), value, expect, ttl })
         };
         let released = planned.releases.iter().filter_map(|key| {
             let there = self.facts.claims.get(key)?;
@@ -165,8 +166,7 @@ impl Operation {
         let claims = planned.claims.iter().filter_map(|(key, value)| claim(key, value));
         let head =
             Head { v: VERSION, commit: planned.commit.number, removed: planned.removes_namespace };
-        let expect = self.facts.head.as_ref().map_or(Revision::ABSENT, |head| head.revision);
-        let expect = (!mutant::on(Mutant::HeadWithoutCas)).then_some(expect);
+        let head_before = self.facts.head.as_ref().map_or(Revision::ABSENT, |head| head.revision);
         let commit = Write {
             key: Key::commit(namespace, planned.commit.number),
             value: serde_json::to_value(&planned.commit).expect("facts are plain JSON"),
@@ -178,7 +178,7 @@ impl Operation {
         let head = Write {
             key: Key::head(namespace),
             value: serde_json::to_value(&head).expect("facts are plain JSON"),
-            expect,
+            expect: expected(head_before),
             ttl: None,
         };
         let key = Key::allocation(namespace);
@@ -187,7 +187,7 @@ impl Operation {
             (there.map(|there| &there.value) != Some(&planned.allocation)).then(|| Write {
                 key,
                 value: serde_json::to_value(&planned.allocation).expect("facts are plain JSON"),
-                expect: Some(there.map_or(Revision::ABSENT, |there| there.revision)),
+                expect: expected(there.map_or(Revision::ABSENT, |there| there.revision)),
                 ttl: planned.removes_namespace.then_some(ADDRESSES_TTL),
             });
         let up_to_head = std::iter::once(commit).chain(claims).chain([head]).collect();
