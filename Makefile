@@ -84,6 +84,7 @@ bench:
 sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op all --crashes 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --rivals 1
+	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --cancels 1
 	@echo "sim: seeds from $(SEED) on"
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds $(SEED)..$$(($(SEED) + 1000000)) --for $(FOR)
 
