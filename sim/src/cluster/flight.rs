@@ -9,7 +9,8 @@ use proto_core::id::{Epoch, OperationId};
 use proto_core::runtime::{RuntimeError, RuntimeRequest};
 use proto_core::store::{Scope, StoreError, StoreReply, StoreRequest};
 
-use super::{Cluster, Event, Flight, UnderWay, unknown};
+use super::Cluster;
+use super::queue::{Event, Flight, UnderWay};
 use crate::fate::{Fate, Later, Place};
 use crate::invariants::Seen;
 use crate::trace::{Kind, Line};
@@ -443,5 +444,15 @@ fn short_command(body: &CommandBody) -> String {
         CommandBody::Observe { .. } => "observe".to_owned(),
         CommandBody::Barrier { epoch, .. } => format!("barrier {epoch}"),
         CommandBody::Perform { epoch, step, action, .. } => format!("{step} at {epoch}: {action}"),
+    }
+}
+
+/// The completion that says that nobody knows.
+fn unknown(effect: &EffectKind) -> Option<Completion> {
+    match effect {
+        EffectKind::Store(_) => Some(Completion::Store(Outcome::Unknown)),
+        EffectKind::Send { .. } => Some(Completion::Send(Outcome::Unknown)),
+        EffectKind::Runtime(_) => Some(Completion::Runtime(Outcome::Unknown)),
+        EffectKind::Persist(_) | EffectKind::Routes(_) | EffectKind::Reply { .. } => None,
     }
 }

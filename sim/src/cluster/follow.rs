@@ -11,7 +11,8 @@ use proto_core::store::facts::{Commit, Head};
 use proto_core::store::{Entry, FollowEvent, Key, Revision, StoreReply, StoreRequest, Write};
 use proto_core::time::Time;
 
-use super::{Cluster, Event, HeadMoved};
+use super::queue::Event;
+use super::{Cluster, HeadMoved};
 use crate::invariants::{Seen, heads_written};
 use crate::trace::Kind;
 use crate::world::bus::Origin;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use proto_core::daemon::Input;
 
-use super::{Cluster, Event};
+use super::Cluster;
+use super::queue::{Event, Flight};
 use crate::trace::Kind;
 use crate::world::clock::to_round;
 
@@ -115,8 +116,9 @@ impl Cluster<'_> {
         self.world.gateways[machine].up = false;
         // What was under way on the machine itself is gone with it.
         self.under_way.retain(|_, there| match &there.flight {
-            super::Flight::Runtime { machine: at, .. }
-            | super::Flight::Routes { machine: at, .. } => *at != machine,
+            Flight::Runtime { machine: at, .. } | Flight::Routes { machine: at, .. } => {
+                *at != machine
+            }
             _ => true,
         });
         self.set_server(machine, false);

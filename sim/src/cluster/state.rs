@@ -5,7 +5,9 @@
 
 use std::fmt::{self, Write};
 
-use super::{Cluster, Event, Machine, Scheduled, UnderWay};
+use super::Cluster;
+use super::daemon::Machine;
+use super::queue::{Event, Scheduled, UnderWay};
 use crate::fate::Later;
 use crate::world::World;
 

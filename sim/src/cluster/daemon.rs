@@ -1,0 +1,168 @@
+//! The daemons of the machines: what they are asked and told, and what they put out.
+
+use std::collections::BTreeMap;
+
+use proto_core::Outcome;
+use proto_core::api::Submission;
+use proto_core::coordination::FenceFile;
+use proto_core::coordination::command::CommandReply;
+use proto_core::daemon::{
+    Completion, EffectId, Input, Node, NodeConfig, NodeEvent, OperationHandle,
+};
+use proto_core::id::{Epoch, OperationId};
+use proto_core::store::Scope;
+use proto_core::time::Time;
+
+use super::queue::Event;
+use super::words::{said, told};
+use super::{Cluster, host};
+use crate::invariants::Seen;
+use crate::trace::Kind;
+
+/// One machine's daemon.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Machine {
+    pub(crate) node: Option<Node>,
+    pub(crate) boot: u32,
+    /// The fence file on its disk.
+    pub(crate) fence: FenceFile,
+    /// The effects that it has heard nothing of yet; of commands for an epoch whose, and which.
+    pub(crate) pending: BTreeMap<EffectId, Option<(OperationId, Scope, Epoch)>>,
+    pub(super) timer: Option<Time>,
+    /// It stands still until then; nothing reaches it.
+    pub(super) paused_until: Option<Time>,
+    pub(super) held: Vec<Input>,
+    /// The whole machine is off.
+    pub(crate) off: bool,
+    /// How it is slow or failing.
+    pub(crate) ails: host::Ails,
+}
+
+impl Cluster<'_> {
+    /// Asks the daemon of a machine for something; `None` if it does not run or stands still.
+    pub fn submit(&mut self, machine: usize, submission: Submission) -> Option<OperationHandle> {
+        self.handles += 1;
+        let handle = OperationHandle(self.handles);
+        if let Submission::Apply { request } | Submission::ApplyPrepared { request, .. } =
+            &submission
+        {
+            let digest = request.digest();
+            self.invariants.see(&Seen::Asked { digest }, &self.world);
+        }
+        if !self.is_up(machine) {
+            return None;
+        }
+        let operation = match &submission {
+            Submission::Resume { operation } | Submission::Abort { operation } => Some(operation),
+            _ => None,
+        };
+        self.note(Some(machine), Kind::Asked, operation.cloned().as_ref(), || said(&submission));
+        self.trace.asked(self.world.now, machine, handle, || said(&submission));
+        self.cancellable = Some((machine, handle));
+        self.input(machine, Input::Submit { handle, submission });
+        Some(handle)
+    }
+
+    /// The audience of an operation asks it to stop.
+    pub fn cancel(&mut self, machine: usize, handle: OperationHandle) {
+        self.note(Some(machine), Kind::Asked, None, || "to cancel".to_owned());
+        self.input(machine, Input::Cancel { handle });
+    }
+
+    /// Which run of the machine's daemon it is.
+    #[must_use]
+    pub fn boot(&self, machine: usize) -> u32 {
+        self.machines[machine].boot
+    }
+
+    /// Whether the machine's daemon runs and does not stand still.
+    #[must_use]
+    pub fn is_up(&self, machine: usize) -> bool {
+        let machine = &self.machines[machine];
+        machine.node.is_some() && machine.paused_until.is_none()
+    }
+
+    /// How many operations run in the machine's daemon.
+    #[must_use]
+    pub fn running(&self, machine: usize) -> usize {
+        self.machines[machine].node.as_ref().map_or(0, |node| node.running().count())
+    }
+
+    pub(super) fn start(&mut self, machine: usize) {
+        let there = &mut self.machines[machine];
+        let seed = (machine as u64 + 1) * 1_000_003 + u64::from(there.boot);
+        let config = NodeConfig {
+            machine: self.world.machines[machine].clone(),
+            runtime: "model".to_owned(),
+            seed,
+            fence: there.fence.clone(),
+        };
+        there.node = Some(Node::new(config));
+        self.began_anew = true;
+        self.note(Some(machine), Kind::Mended, None, || host::STARTS.to_owned());
+        self.drain(machine);
+    }
+
+    pub(crate) fn input(&mut self, machine: usize, input: Input) {
+        let there = &mut self.machines[machine];
+        if there.paused_until.is_some() {
+            return there.held.push(input);
+        }
+        if let Input::Done { id, completion } = &input {
+            // An adapter tells once how it went.
+            let Some(sent) = there.pending.remove(id) else { return };
+            if let Completion::Send(Outcome::Ok(CommandReply::Stale { .. })) = completion
+                && let Some((operation, scope, epoch)) = &sent
+            {
+                let seen = Seen::Fenced { machine, operation, scope, epoch: *epoch };
+                self.invariants.see(&seen, &self.world);
+            }
+        }
+        let Some(node) = &mut self.machines[machine].node else { return };
+        let now = self.world.clocks[machine].monotonic(self.world.now);
+        node.handle_input(now, self.world.wall(machine), input);
+        self.drain(machine);
+    }
+
+    fn drain(&mut self, machine: usize) {
+        loop {
+            let there = &mut self.machines[machine];
+            let Some(node) = &mut there.node else { return };
+            // One that stands still keeps what it has not put out yet.
+            if there.paused_until.is_some() {
+                return;
+            }
+            if let Some(event) = node.poll_event() {
+                self.hear_event(machine, &event);
+            } else if let Some(effect) = node.poll_effect() {
+                self.issue(machine, effect);
+            } else {
+                break;
+            }
+        }
+        let there = &mut self.machines[machine];
+        let next = there.node.as_ref().and_then(Node::poll_timeout);
+        if let Some((at, _)) = next {
+            let at = self.world.clocks[machine].when(at).max(self.world.now);
+            if there.timer.is_none_or(|timer| at < timer) {
+                there.timer = Some(at);
+                let (boot, after) = (there.boot, at.since(self.world.now));
+                self.schedule(after, Event::Timer { machine, boot, at });
+            }
+        }
+    }
+
+    fn hear_event(&mut self, machine: usize, event: &NodeEvent) {
+        self.invariants.see(&Seen::Told { event }, &self.world);
+        self.trace.mix(event.handle.0);
+        let operation = self.trace.says(self.world.now, event);
+        self.note(Some(machine), Kind::Says, operation.as_ref(), || told(event));
+        if let Some(result) = event.result() {
+            if self.cancellable == Some((machine, event.handle)) {
+                self.cancellable = None;
+            }
+            self.results.insert(event.handle, result.clone());
+            self.told.push(event.handle);
+        }
+    }
+}
