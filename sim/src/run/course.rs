@@ -85,9 +85,9 @@ pub(super) enum Next {
     /// What was still under way has landed, and everything has come to rest again. It was like this before.
     Landed(Snapshot),
     /// The same was asked for once more and answered, and it was like this before.
-    Answered(OperationHandle, Snapshot, Revision),
+    Answered(OperationHandle, Snapshot, Option<Revision>),
     /// And everything has come to rest again.
-    RestsAgain(&'static str, Snapshot, Revision),
+    RestsAgain(&'static str, Snapshot, Option<Revision>),
     Over,
 }
 
