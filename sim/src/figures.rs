@@ -8,18 +8,27 @@ use std::path::Path;
 ///
 /// If the page cannot be read or written, or has no such marks.
 pub fn write_between(page: &Path, mark: &str, lines: &[String]) -> Result<(), String> {
+    let (head, tail) = around(page, mark)?;
+    let text = format!("{head}\n{}\n{tail}", lines.join("\n"));
+    std::fs::write(page, text)
+        .map_err(|error| format!("{} cannot be written: {error}", page.display()))
+}
+
+/// The page up to the first mark and from the second one on, both with the mark: whoever is about to measure for long asks first.
+///
+/// # Errors
+///
+/// If the page cannot be read, or has no such marks.
+pub fn around(page: &Path, mark: &str) -> Result<(String, String), String> {
     let text = std::fs::read_to_string(page)
         .map_err(|error| format!("{} cannot be read: {error}", page.display()))?;
     let (begin, end) = (format!("<!-- {mark} -->"), format!("<!-- /{mark} -->"));
-    let parts = text
-        .split_once(&begin)
-        .and_then(|(head, rest)| rest.split_once(&end).map(|(_, tail)| (head, tail)));
-    let Some((head, tail)) = parts else {
-        return Err(format!("{} has no marks {begin} and {end}", page.display()));
-    };
-    let text = format!("{head}{begin}\n{}\n{end}{tail}", lines.join("\n"));
-    std::fs::write(page, text)
-        .map_err(|error| format!("{} cannot be written: {error}", page.display()))
+    let begun = text.find(&begin).map(|at| at + begin.len());
+    let ended = begun.and_then(|at| Some(at + text[at..].find(&end)?));
+    match (begun, ended) {
+        (Some(begun), Some(ended)) => Ok((text[..begun].to_owned(), text[ended..].to_owned())),
+        _ => Err(format!("{} has no marks {begin} and {end}", page.display())),
+    }
 }
 
 /// From here on [`peak_memory`] counts anew. Where the system cannot do that it goes on as before.

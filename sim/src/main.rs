@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use cli::say;
 
 /// A simulated second is mostly small values that come and go.
 #[global_allocator]
@@ -110,15 +111,12 @@ fn run(command: Command) -> Result<bool, String> {
         }
         Command::Scenarios => {
             for scenario in sim::scenario::all().into_iter().chain(sim::scenario::pairs()) {
-                println!(
-                    "{:26} {} machine(s)  {}",
-                    scenario.name, scenario.machines, scenario.about
-                );
+                say!("{:26} {} machine(s)  {}", scenario.name, scenario.machines, scenario.about);
             }
             Ok(true)
         }
         Command::Marks => {
-            sim::marks::ALL.iter().for_each(|mark| println!("{mark}"));
+            sim::marks::ALL.iter().for_each(|mark| say!("{mark}"));
             Ok(true)
         }
     }

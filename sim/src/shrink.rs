@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::play::play;
+use crate::play::survived;
 use crate::story::Story;
 
 /// What shrinking came to.
@@ -10,6 +10,8 @@ use crate::story::Story;
 pub struct Shrunk {
     /// The smallest story found that breaks the invariant.
     pub story: Story,
+    /// It breaks something.
+    pub breaks: bool,
     /// How many stories were played.
     pub runs: u32,
 }
@@ -21,14 +23,15 @@ pub fn shrink(story: &Story, within: Duration) -> Shrunk {
         Shrinking { until: Instant::now() + within, runs: 0, wanted: String::new() };
     let mut story = story.clone();
     let Some((broke, at)) = shrinking.breaks(&story) else {
-        return Shrunk { story, runs: shrinking.runs };
+        return Shrunk { story, breaks: false, runs: shrinking.runs };
     };
     shrinking.wanted = broke.clone();
     story.broke = Some(broke);
-    // What comes after the failure is not needed.
-    story.length = story.length.min(at);
-    story.operations.retain(|asked| asked.at <= at);
-    story.faults.retain(|fault| fault.at <= at);
+    // What comes after the failure is seldom needed.
+    let mut begins = Story { length: story.length.min(at), ..story.clone() };
+    begins.operations.retain(|asked| asked.at <= at);
+    begins.faults.retain(|fault| fault.at <= at);
+    shrinking.take(&mut story, begins);
     loop {
         let before = story.clone();
         shrinking.leave_out(
@@ -50,7 +53,7 @@ pub fn shrink(story: &Story, within: Duration) -> Shrunk {
         shrinking.fewer_servers(&mut story);
         shrinking.shorter(&mut story);
         if story == before || shrinking.is_over() {
-            return Shrunk { story, runs: shrinking.runs };
+            return Shrunk { story, breaks: true, runs: shrinking.runs };
         }
     }
 }
@@ -69,7 +72,10 @@ impl Shrinking {
     /// The first invariant that the story breaks, and when in milliseconds.
     fn breaks(&mut self, story: &Story) -> Option<(String, u64)> {
         self.runs += 1;
-        let report = play(story, false);
+        let report = match survived(story, false) {
+            Ok(report) => report,
+            Err(_) => return Some(("panic".to_owned(), u64::MAX)),
+        };
         let violation = report.violations.first()?;
         Some((violation.invariant.to_owned(), violation.at.as_nanos() / 1_000_000 + 1))
     }

@@ -36,7 +36,7 @@ pub(crate) struct EnumerateArgs {
     /// Threads.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Ends after so many seconds for each scenario, and says so.
+    /// Ends after so many seconds for each scenario, says so, and exits with 1 as not every run was made.
     #[arg(long, default_value_t = 3600)]
     within: u64,
     /// Makes every run to its end, also those that come to a state where another has been.
@@ -58,6 +58,9 @@ pub(crate) struct EnumerateArgs {
 
 impl EnumerateArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
+        if let Some(page) = &self.write {
+            super::around(page, &self.mark)?;
+        }
         let mut good = true;
         let mut table = vec![
             "| scenario | effects | crashes | faults | cancels | second operators | schedules | made to the end | met another | violations | seconds | CPU seconds |"
@@ -81,7 +84,7 @@ impl EnumerateArgs {
             let before = super::cpu_seconds();
             let found = enumerate(&prepared, &settings);
             let computed = super::cpu_seconds() - before;
-            good &= found.broken == 0;
+            good &= found.broken == 0 && found.complete;
             table.push(format!(
                 "| {name} | {} | {} | {} | {} | {} | {}{} | {} | {} | {} | {:.0} | {computed:.0} |",
                 prepared.effects,
@@ -106,9 +109,9 @@ impl EnumerateArgs {
                     "effects": prepared.effects, "most_effects": found.most_effects,
                     "ends": found.ends,
                 });
-                println!("{object}");
+                say!("{object}");
             } else {
-                println!(
+                say!(
                     "{name:26} {:>9} schedules ({} made to the end, {} met another)  {:>8.1} s, {computed:.1} of CPU  {} violations{}  ends {:?}, {} effects, at most {}",
                     found.schedules,
                     found.ended,
@@ -139,11 +142,11 @@ impl EnumerateArgs {
 
     fn show(&self, name: &str, report: &Report) -> Result<(), String> {
         for violation in &report.violations {
-            println!("  {violation}");
+            say!("  {violation}");
         }
         let Some(first) = report.violations.first() else { return Ok(()) };
-        let number = first.invariant.split(' ').next().unwrap_or("none").to_lowercase();
-        let path = PathBuf::from(format!("sim-failures/{number}-{name}.json"));
+        let rule = first.invariant.to_lowercase().replace(' ', "-");
+        let path = PathBuf::from(format!("sim-failures/{rule}-{name}.json"));
         let schedule = Schedule {
             scenario: name.to_owned(),
             crashes: self.crashes,
@@ -154,7 +157,7 @@ impl EnumerateArgs {
             choices: report.schedule(),
         };
         saved::save(&path, &schedule)?;
-        println!("  ployz-sim replay {}", path.display());
+        say!("  {}", super::replay_of(&path));
         Ok(())
     }
 }
@@ -177,11 +180,11 @@ pub(crate) fn prepare(name: &str) -> Result<Option<Prepared>, String> {
     match Prepared::new(scenario) {
         Ok(prepared) => Ok(Some(prepared)),
         Err(report) => {
-            println!("{name}: with nothing going wrong:");
+            say!("{name}: with nothing going wrong:");
             for line in &report.trace.lines {
-                println!("{}", line.in_columns(machines));
+                say!("{}", line.in_columns(machines));
             }
-            report.violations.iter().for_each(|violation| println!("  {violation}"));
+            report.violations.iter().for_each(|violation| say!("  {violation}"));
             Ok(None)
         }
     }

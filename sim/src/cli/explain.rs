@@ -2,7 +2,7 @@
 
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use sim::choice::{self, Choices};
@@ -17,14 +17,16 @@ use super::saved::{self, Saved};
 pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
     match saved::load(path)? {
         Saved::Story(story) => {
+            let begun = Instant::now();
             let report = play(&story, true);
+            let took = begun.elapsed().as_secs_f64();
             if json {
-                println!("{}", super::run::to_json(&story, &report, 0.0));
+                say!("{}", super::run::to_json(&story, &report, took));
             } else {
                 for line in &report.lines {
-                    println!("{}", line.in_columns(story.nodes));
+                    say!("{}", line.in_columns(story.nodes));
                 }
-                super::run::print_report(&story, &report, f64::NAN);
+                super::run::print_report(&story, &report, took);
             }
             Ok(report.violations.is_empty())
         }
@@ -36,9 +38,9 @@ pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
             let budget = schedule.budget();
             let report = prepared.run(&mut Choices::recorded(answers), budget, true);
             for line in &report.trace.lines {
-                println!("{}", line.in_columns(prepared.scenario.machines));
+                say!("{}", line.in_columns(prepared.scenario.machines));
             }
-            report.violations.iter().for_each(|violation| println!("  VIOLATION {violation}"));
+            report.violations.iter().for_each(|violation| say!("  VIOLATION {violation}"));
             Ok(report.violations.is_empty())
         }
     }
@@ -91,9 +93,15 @@ impl ExplainArgs {
         let mut stdout = std::io::stdout().lock();
         if self.html {
             let page = self.out.clone().unwrap_or_else(|| self.file.with_extension("html"));
+            if page == self.file {
+                return Err(format!(
+                    "{} is the story; `--out PAGE` names another file",
+                    page.display()
+                ));
+            }
             std::fs::write(&page, explain::page(&told))
                 .map_err(|error| format!("{} cannot be written: {error}", page.display()))?;
-            println!("{}", page.display());
+            say!("{}", page.display());
         } else if self.json {
             let mut out = BufWriter::new(&mut stdout);
             let written = explain::json(&told, &mut out).and_then(|()| out.flush());
@@ -149,7 +157,11 @@ pub(crate) fn shrink(path: &Path, within: Duration) -> Result<bool, String> {
         return Err(format!("{} holds no story: enumerations are small already", path.display()));
     };
     let shrunk = make_small(&story, within);
-    println!(
+    if !shrunk.breaks {
+        say!("it breaks nothing, and is left as it is");
+        return Ok(true);
+    }
+    say!(
         "{} machines, {} operations, {} faults; now {}, {}, {} ({} runs)",
         story.nodes,
         story.operations.len(),
@@ -160,5 +172,5 @@ pub(crate) fn shrink(path: &Path, within: Duration) -> Result<bool, String> {
         shrunk.runs
     );
     saved::save(path, &shrunk.story)?;
-    Ok(shrunk.story.broke.is_none())
+    Ok(false)
 }

@@ -17,7 +17,7 @@ pub(crate) struct IdleArgs {
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=200))]
     nodes: u16,
     /// For how many hours nobody asks for anything.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=744))]
     hours: u64,
     /// The seed.
     #[arg(long, default_value_t = 1)]
@@ -32,7 +32,10 @@ pub(crate) struct IdleArgs {
 
 impl IdleArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
-        let quiet = Duration::from_secs(self.hours.max(1) * 3600);
+        if let Some(page) = &self.write {
+            super::around(page, "idle")?;
+        }
+        let quiet = Duration::from_secs(self.hours * 3600);
         let story = drawn(self.seed, usize::from(self.nodes), quiet);
         let began = Instant::now();
         let (report, quiet) = idle(&story, DEPLOYED_WITHIN);
@@ -40,10 +43,10 @@ impl IdleArgs {
         if self.json {
             let mut all = run::to_json(&story, &report, took.as_secs_f64());
             all["quiet"] = json!(quiet);
-            println!("{all}");
+            say!("{all}");
         } else {
             run::print_report(&story, &report, took.as_secs_f64());
-            println!("{}", in_words(&story, &report, &quiet));
+            say!("{}", in_words(&story, &report, &quiet));
         }
         if let Some(page) = &self.write {
             write_between(page, "idle", &[in_words(&story, &report, &quiet)])?;

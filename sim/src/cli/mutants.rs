@@ -22,16 +22,27 @@ pub(crate) fn mutants(
     write: Option<&std::path::Path>,
 ) -> Result<bool, String> {
     use sim::measure::{Measured, Row, measure, name, rows, scenarios};
+
     let scenarios = scenarios()?;
     let none =
         Row { planted: Vec::new(), remark: "nothing planted", masked: true, looking_for: None };
-    let all = std::iter::once(none).chain(rows());
+    if let Some(page) = write {
+        super::around(page, "mutants")?;
+    }
+    let wanted = |row: &Row| {
+        let name = if row.planted.is_empty() { "nothing".to_owned() } else { name(&row.planted) };
+        name.contains(only)
+    };
+    let all: Vec<_> = std::iter::once(none).chain(rows()).filter(wanted).collect();
+    if all.is_empty() {
+        return Err(format!("no row's name holds {only:?}"));
+    }
     let mut good = true;
     let mut table = vec![
         "| planted | seen by | crashes | faults | in | schedules | |".to_owned(),
         "|---|---|---|---|---|---|---|".to_owned(),
     ];
-    for row in all.filter(|row| row.planted.is_empty() || name(&row.planted).contains(only)) {
+    for row in all {
         let Measured { caught, schedules, took } =
             measure(&row, &scenarios, later, within, threads);
         good &= caught.is_some() != row.masked;
@@ -48,9 +59,9 @@ pub(crate) fn mutants(
             }
             None => format!("| {planted} | 0 violations | | | | {schedules} | {} |", row.remark),
         };
-        println!("{line} {:.1} s", took.as_secs_f64());
+        say!("{line} {:.1} s", took.as_secs_f64());
         if let Some(caught) = &caught {
-            println!("    {} '{}'", caught.violation, caught.report.schedule());
+            say!("    {} '{}'", caught.violation, caught.report.schedule());
         }
         table.push(line);
     }
@@ -83,8 +94,15 @@ pub(crate) fn in_stories(
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use sim::measure::{in_stories, name, story_rows};
+
     let wanted: Vec<_> =
         story_rows().into_iter().filter(|row| name(&row.planted).contains(only)).collect();
+    if wanted.is_empty() {
+        return Err(format!("no row's name holds {only:?}"));
+    }
+    if let Some(page) = write {
+        super::around(page, "mutants-in-stories")?;
+    }
     let next = AtomicUsize::new(0);
     let lines = Mutex::new(vec![(String::new(), true); wanted.len()]);
     std::thread::scope(|scope| {
@@ -102,7 +120,7 @@ pub(crate) fn in_stories(
                         }
                         None => format!("{head} none of {} | | |", found.stories),
                     };
-                    println!("{line} {:.1} s", found.took.as_secs_f64());
+                    say!("{line} {:.1} s", found.took.as_secs_f64());
                     let mut lines = lines.lock().expect("no thread panics with it");
                     lines[at] = (line, found.caught.is_some());
                 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use serde_json::json;
 use sim::choice::Choices;
-use sim::play::{Report, play};
+use sim::play::{Report, survived};
 use sim::shrink::shrink;
 use sim::story::{Profile, Shape, Story, draw};
 
@@ -22,10 +22,10 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     seed: u64,
     /// How many operations. By default one for each six seconds, at most one a second.
-    #[arg(long)]
-    ops: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    ops: Option<u32>,
     /// How many minutes operators and faults are at work.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=44_640))]
     minutes: u64,
     /// Which faults.
     #[arg(long, value_enum, default_value = "swarm")]
@@ -44,21 +44,29 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         let nodes = usize::from(self.nodes);
-        let length = self.minutes.max(1) * 60_000;
-        let operations = self.ops.unwrap_or_else(|| usize::try_from(length / 6000).unwrap_or(1));
+        let length = self.minutes * 60_000;
+        let operations = self.ops.map_or(length / 6000, u64::from);
+        let operations = usize::try_from(operations).expect("at most a million");
         let shape = Shape { nodes, operations, length, profile: self.faults };
         let story = draw(&mut Choices::seeded(self.seed), self.seed, shape);
         if let Some(path) = &self.save {
             saved::save(path, &story)?;
         }
         let begun = Instant::now();
-        let report = play(&story, self.trace);
+        let report = match survived(&story, self.trace) {
+            Ok(report) => report,
+            Err(why) => {
+                say!("  VIOLATION {why}");
+                shrink_and_save(&story, self.json)?;
+                return Ok(false);
+            }
+        };
         let took = begun.elapsed();
         if self.json {
-            println!("{}", to_json(&story, &report, took.as_secs_f64()));
+            say!("{}", to_json(&story, &report, took.as_secs_f64()));
         } else {
             for line in &report.lines {
-                println!("{}", line.in_columns(story.nodes));
+                say!("{}", line.in_columns(story.nodes));
             }
             print_report(&story, &report, took.as_secs_f64());
         }
@@ -76,17 +84,17 @@ pub(crate) fn shrink_and_save(story: &Story, quiet: bool) -> Result<PathBuf, Str
     let path = saved::path_of_failure(&shrunk.story);
     saved::save(&path, &shrunk.story)?;
     let text = format!(
-        "shrunk to {} machines, {} operations, {} faults in {} runs\n  ployz-sim replay {}",
+        "shrunk to {} machines, {} operations, {} faults in {} runs\n  {}",
         shrunk.story.nodes,
         shrunk.story.operations.len(),
         shrunk.story.faults.len(),
         shrunk.runs,
-        path.display()
+        super::replay_of(&path)
     );
     if quiet {
         eprintln!("{text}")
     } else {
-        println!("{text}")
+        say!("{text}")
     }
     Ok(path)
 }
@@ -116,7 +124,7 @@ pub(crate) fn to_json(story: &Story, report: &Report, seconds: f64) -> serde_jso
 pub(crate) fn print_report(story: &Story, report: &Report, seconds: f64) {
     #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = report.simulated_seconds as f64 / seconds;
-    println!(
+    say!(
         "seed {}: {} machines, {} servers of the store, {} simulated seconds in {seconds:.2} s ({rate:.0} a second), {} events, {} effects, peak {} MB",
         story.seed,
         story.nodes,
@@ -128,23 +136,22 @@ pub(crate) fn print_report(story: &Story, report: &Report, seconds: f64) {
     );
     for (kind, outcomes) in &report.outcomes.0 {
         let all: Vec<_> = outcomes.iter().map(|(name, count)| format!("{name} {count}")).collect();
-        println!("  {kind:15} {}", all.join(", "));
+        say!("  {kind:15} {}", all.join(", "));
     }
     let faults: Vec<_> = report.faults.iter().map(|(name, n)| format!("{name} {n}")).collect();
-    println!(
-        "  faults          {}",
-        if faults.is_empty() { "none".into() } else { faults.join(", ") }
-    );
+    say!("  faults          {}", if faults.is_empty() { "none".into() } else { faults.join(", ") });
     let requests = &report.requests;
-    println!(
+    say!(
         "  requests        {} served, {} failed, {} without a route",
-        requests.served, requests.failed, requests.unrouted
+        requests.served,
+        requests.failed,
+        requests.unrouted
     );
-    println!("  trace hash      {:016x}", report.trace_hash);
+    say!("  trace hash      {:016x}", report.trace_hash);
     for violation in &report.violations {
-        println!("  VIOLATION {violation}");
+        say!("  VIOLATION {violation}");
     }
     if report.violations.is_empty() {
-        println!("  0 violations");
+        say!("  0 violations");
     }
 }

@@ -71,6 +71,12 @@ fn check(story: &Story) -> Result<(), String> {
     if ![1, 3, 5].contains(&story.servers) || story.servers > story.nodes {
         return Err(format!("{} servers of the store on {} machines", story.servers, story.nodes));
     }
+    if let Some(late) = story.operations.iter().find(|asked| asked.at > story.length) {
+        let (at, length) = (late.at, story.length);
+        return Err(format!(
+            "something is asked for at {at} ms, and the story ends at {length} ms"
+        ));
+    }
     let asked = story.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
     if let Some(machine) = asked.into_iter().find(|machine| *machine >= story.nodes) {
         return Err(format!("there is no machine {machine}: they count from 0"));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::json;
 use sim::marks::Marks;
-use sim::play::{Outcomes, Report, play};
+use sim::play::{Outcomes, Report, survived};
 use sim::story::{Action, CLASSES, Profile, Story, of_seed};
 
 /// Which stories, and how many at once.
@@ -24,7 +24,7 @@ pub(crate) struct SweepArgs {
     #[arg(long = "for", value_parser = parse_duration)]
     how_long: Option<Duration>,
     /// Least and most machines.
-    #[arg(long, default_value = "3..50", value_parser = parse_seeds)]
+    #[arg(long, default_value = "3..50", value_parser = parse_nodes)]
     nodes: (u64, u64),
     /// Which faults.
     #[arg(long, value_enum, default_value = "swarm")]
@@ -47,6 +47,13 @@ fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
     pair.filter(|(a, b)| a < b).ok_or_else(|| format!("{text:?} is no range: write 0..1000"))
 }
 
+fn parse_nodes(text: &str) -> Result<(u64, u64), String> {
+    let pair = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+    let pair: Option<(u64, u64)> = pair;
+    pair.filter(|(a, b)| (1..=*b).contains(a) && *b <= 200)
+        .ok_or_else(|| format!("{text:?} is no range of 1 to 200 machines: write 3..50"))
+}
+
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(['s', 'm', 'h']);
     let unit = match &text[number.len()..] {
@@ -56,7 +63,8 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         other => return Err(format!("{other:?} is no unit: s, m and h are")),
     };
     let number: u64 = number.parse().map_err(|error| format!("{text:?}: {error}"))?;
-    Ok(Duration::from_secs(number * unit))
+    let seconds = number.checked_mul(unit).filter(|seconds| *seconds <= 366 * 86_400);
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is more than a year"))
 }
 
 /// What all stories came to.
@@ -106,6 +114,9 @@ impl Total {
 
 impl SweepArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
+        if let Some(page) = &self.write {
+            super::around(page, "sweep")?;
+        }
         let begun = Instant::now();
         let next = AtomicU64::new(self.seeds.0);
         let stop = AtomicBool::new(false);
@@ -120,9 +131,12 @@ impl SweepArgs {
                             return;
                         }
                         let story = of_seed(seed, self.nodes, self.faults);
-                        let report = play(&story, false);
+                        let report = survived(&story, false);
                         let mut total = total.lock().expect("no thread panics with it");
-                        total.add(&story, &report);
+                        match report {
+                            Ok(report) => total.add(&story, &report),
+                            Err(why) => total.broken.push((story, why)),
+                        }
                         if total.broken.len() >= 10 {
                             stop.store(true, Ordering::Relaxed);
                         }
@@ -132,12 +146,15 @@ impl SweepArgs {
         });
         let total = total.into_inner().expect("every thread has ended");
         let seconds = begun.elapsed().as_secs_f64();
+        if total.stories == 0 && total.broken.is_empty() {
+            return Err("there was no time for a single story".to_owned());
+        }
         let missing = if self.thorough { missing(&total) } else { Vec::new() };
         if self.json {
-            println!("{}", self.to_json(&total, seconds, &missing));
+            say!("{}", self.to_json(&total, seconds, &missing));
         } else {
             self.print(&total, seconds);
-            missing.iter().for_each(|line| println!("  NOT THOROUGH {line}"));
+            missing.iter().for_each(|line| say!("  NOT THOROUGH {line}"));
         }
         if let Some(page) = &self.write {
             super::write_between(page, "sweep", &self.table(&total, seconds))?;
@@ -172,10 +189,10 @@ impl SweepArgs {
 
     fn print(&self, total: &Total, seconds: f64) {
         for line in self.table(total, seconds) {
-            println!("{line}");
+            say!("{line}");
         }
         for (story, what) in &total.broken {
-            println!("  seed {}: {what}", story.seed);
+            say!("  seed {}: {what}", story.seed);
         }
     }
 

@@ -90,9 +90,9 @@ impl Play<'_> {
         let mut strangers = None;
         for (instance, address) in &backends {
             let Some(machine) = machine_of(address, self.story.nodes) else { continue };
-            let reached = world.network.connects(gateway, machine)
-                && world.gateways[machine].up
-                && self.clients.excused[machine] <= now;
+            let connects = world.network.connects(gateway, machine);
+            let reached =
+                connects && world.gateways[machine].up && self.clients.excused[machine] <= now;
             let there = world.runtimes[machine].listens_at(address.ip());
             let serves = there.is_some_and(|there| there.serves(now));
             if let Some(there) = there
@@ -102,7 +102,7 @@ impl Play<'_> {
             {
                 strangers = Some(there.spec.name.clone());
             }
-            served |= serves;
+            served |= serves && connects;
             if reached && !serves {
                 owed = Some(instance.clone());
             }

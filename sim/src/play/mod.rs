@@ -106,6 +106,19 @@ pub fn play(story: &Story, lines: bool) -> Report {
     Report { story_took, ..play.finish() }
 }
 
+/// Plays a story; where something panics, that is what broke: the story is not lost with it.
+///
+/// # Errors
+///
+/// What the panic said.
+pub fn survived(story: &Story, lines: bool) -> Result<Report, String> {
+    std::panic::catch_unwind(|| play(story, lines)).map_err(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str);
+        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+        format!("panic: {}", said.unwrap_or("without a word"))
+    })
+}
+
 impl<'s> Play<'s> {
     fn new(story: &'s Story, lines: bool) -> Self {
         let mut random = Random::new(story.seed);
