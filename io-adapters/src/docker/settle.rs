@@ -9,6 +9,10 @@ use super::connections::orphans;
 use super::error::{Answer, unavailable};
 use super::{Docker, Found, PATIENT, observe};
 
+/// How long requests of clients that are gone are waited for, in seconds. The engine leaves the connection of a finished `exec` half open and closes
+/// it when Go collects it as garbage, which an engine with nothing to do does every two minutes; one that falls to the next round takes four.
+const ORPHANED: u64 = 300;
+
 impl Docker {
     /// Waits until nothing that an earlier incarnation of the daemon asked for can still happen to `instance`.
     ///
@@ -25,7 +29,7 @@ impl Docker {
     /// restart policy. Where the kernel cannot be asked (no `CONFIG_UNIX_DIAG`) a full round trip through the engine and through
     /// the container's lock is all there is, which in practice comes after earlier requests, but is no proof; a warning says so.
     pub(super) async fn settle(&self, instance: &InstanceName) -> Answer<RuntimeReply> {
-        let give_up = Instant::now() + Duration::from_secs(PATIENT);
+        let give_up = Instant::now() + Duration::from_secs(ORPHANED);
         let mut pause = Duration::from_millis(5);
         // A connection can slip from "queued" to "accepted" while the kernel lists them and so be missed by one look, not by two.
         let mut clean = 0;
@@ -37,7 +41,7 @@ impl Docker {
                 }
                 Ok(count) if Instant::now() > give_up => {
                     return Err(unavailable(&format!(
-                        "{count} requests of clients that are gone are still inside the engine after {PATIENT} s"
+                        "{count} requests of clients that are gone are still inside the engine after {ORPHANED} s"
                     )));
                 }
                 Ok(_) => clean = 0,
