@@ -27,7 +27,7 @@ help:
 	@echo "make test    everything that is checked: format, lints, docs, unit tests, simulation, real parts"
 	@echo "make conformance  the simulator's models beside the real parts, every claim 500 times"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one, SCENARIO=--list to see them"
-	@echo "make sim     the simulator: one crash everywhere, then fresh stories for FOR=3m; SEED=n to repeat"
+	@echo "make sim     the simulator: one crash everywhere, planted bugs, then fresh stories for FOR=3m; SEED=n to repeat"
 	@echo "make fuzz    hostile input for every edge, steered by coverage, FOR=3m each; TARGET=name for one"
 	@echo "make sim-200 200 daemons on simulated hosts: a deploy over 20, five crashes, a partition"
 	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
@@ -80,11 +80,12 @@ bench:
 	$(CARGO) build --release --locked -p ployzd -p ployzctl -p tests --bins
 	$(BUILT)/release/bench $(or $(FIGURE),--write docs/benchmarks.md)
 
-# One crash at every place of every scenario, then whole stories, drawn from seeds that are new each time.
+# One crash at every place of every scenario; every planted bug must be seen; then whole stories, drawn from seeds that are new each time.
 sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op all --crashes 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --rivals 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --cancels 1
+	$(CARGO) run --release --locked -p sim --features mutants --bin ployz-sim -- mutants --stories 1000
 	@echo "sim: seeds from $(SEED) on"
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds $(SEED)..$$(($(SEED) + 1000000)) --for $(FOR)
 

@@ -159,6 +159,13 @@ impl SweepArgs {
         if let Some(page) = &self.write {
             super::write_between(page, "sweep", &self.table(&total, seconds))?;
         }
+        // One is made small; the others are there as they were played.
+        for (story, what) in total.broken.iter().skip(1) {
+            let rule = what.split("] ").last().unwrap_or(what);
+            let rule = rule.split(": ").next().unwrap_or(rule);
+            let story = Story { broke: Some(rule.to_owned()), ..story.clone() };
+            super::saved::save(&super::saved::path_of_failure(&story), &story)?;
+        }
         if let Some((story, _)) = total.broken.first() {
             super::run::shrink_and_save(story, self.json)?;
         }

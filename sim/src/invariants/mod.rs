@@ -1,4 +1,4 @@
-//! What must hold, a file each. The numbers are those of the architecture's list.
+//! What must hold, a file for what belongs together. The numbers are those of the architecture's list.
 //!
 //! An invariant sees what happens between the nodes and the world and remembers what it needs; it looks into no node.
 
