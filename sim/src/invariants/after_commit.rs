@@ -16,8 +16,6 @@ use crate::world::World;
 pub(super) struct NoAbortAfterCommit {
     committed: BTreeSet<(OperationId, u32)>,
     aborted: BTreeSet<(OperationId, u32)>,
-    /// Records that came back from an abort that their commit followed. Whoever adopts one writes it as it is, and ends it as committed.
-    back: BTreeSet<(OperationId, u32)>,
     seen: u64,
 }
 
@@ -36,9 +34,6 @@ impl Invariant for NoAbortAfterCommit {
         {
             let try_of = (record.id.clone(), record.attempt);
             self.aborted.remove(&try_of);
-            if record.phase == Phase::Aborting {
-                self.back.insert(try_of.clone());
-            }
             // Once the record has ended, tries are counted from 1 again: what committed may have been another one.
             if !is_committed(&record, world) {
                 self.committed.remove(&try_of);
@@ -57,10 +52,8 @@ impl Invariant for NoAbortAfterCommit {
                     if self.aborted.contains(&attempt) {
                         return Err(format!("{} commits after it aborted", record.id));
                     }
-                    self.back.remove(&attempt);
                     self.committed.insert(attempt);
                 }
-                Phase::Aborting if self.back.contains(&attempt) => {}
                 Phase::Aborting | Phase::Aborted => {
                     if self.committed.contains(&attempt) {
                         return Err(format!(

@@ -338,6 +338,11 @@ impl Operation {
         let mut record = found.value;
         record.coordinator = self.me.clone();
         record.epoch = None;
+        // It came back from an abort that was not its end: its commit followed, and that is never undone.
+        if record.phase == Phase::Aborting && self.has_committed(&record) {
+            record.phase = Phase::CleanupPending;
+            record.error = None;
+        }
         self.take(Versioned { revision: found.revision, value: record }, true, wall);
     }
 

@@ -13,7 +13,7 @@ use crate::coordination::record::{Done, OperationRecord, Phase};
 use crate::daemon::EffectKind;
 use crate::id::{Epoch, InstanceName};
 use crate::mutant::{self, Mutant};
-use crate::store::facts::{Commit, Head, Lease, VERSION};
+use crate::store::facts::{Head, Lease, VERSION};
 use crate::store::{Revision, StoreError, StoreReply, StoreRequest, Versioned};
 use crate::time::{Time, UnixTime};
 
@@ -92,12 +92,19 @@ impl Operation {
     /// Whether the head is the commit of this plan. Another try of the same operation has planned another one, under the same number, and the
     /// record of this try may have come back since.
     pub(super) fn has_landed(&self) -> bool {
-        let planned = &self.recorded_plan().commit.commit;
-        let head = self.facts.commits.get(&planned.number);
-        let same = |commit: &Commit| {
+        let record = self.record();
+        let planned = record.plan.as_ref().map(|plan| plan.commit.commit.number);
+        planned == Some(self.facts.head_number()) && self.has_committed(record)
+    }
+
+    /// Whether the head is the commit of this record's plan, or came after it.
+    pub(super) fn has_committed(&self, record: &OperationRecord) -> bool {
+        let Some(plan) = &record.plan else { return false };
+        let planned = &plan.commit.commit;
+        // Those above the head are left out when facts are read.
+        self.facts.commits.get(&planned.number).is_some_and(|commit| {
             commit.operation == planned.operation && commit.services == planned.services
-        };
-        self.facts.head_number() == planned.number && head.is_some_and(same)
+        })
     }
 
     /// Whether this operation has committed and the head has moved on since. That its record is open all the same means that it came
