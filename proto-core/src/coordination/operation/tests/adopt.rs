@@ -201,6 +201,36 @@ fn a_record_that_came_back_of_another_try_than_the_heads_is_undone() {
     );
 }
 
+/// Something was left by an abort that was not its end.
+fn left_aborting() -> Bench {
+    let mut left = left();
+    let key = Key::operation(&left.id());
+    let mut aborting = record_of(&left, &key);
+    aborting.phase = Phase::Aborting;
+    left.given.put(key, 101, &aborting);
+    left
+}
+
+#[test]
+fn a_record_that_came_back_from_an_abort_that_the_heads_commit_followed_is_taken_as_committed() {
+    let bench = come_back(left_aborting(), 2, false);
+    assert_eq!(bench.out(), ["routes-m1 m1 @299 commit 112", "routes-m2 m2 @299 commit 112"]);
+}
+
+#[test]
+fn a_record_that_came_back_from_an_abort_and_is_history_is_ended_as_committed() {
+    let bench = come_back(left_aborting(), 3, false);
+    let finish = bench.batch();
+    assert_eq!(bench.shape(&finish), ["lease.ns.blog 299", "op.ID 300"]);
+    assert_eq!(record(&finish).phase, Phase::Committed);
+}
+
+#[test]
+fn a_record_that_came_back_from_an_abort_whose_try_never_committed_goes_on_with_it() {
+    let mut bench = come_back(left_aborting(), 2, true);
+    assert_eq!(bench.all_ok(), ["undo-start-web-1-new m2 @299", "undo-start-web-0-new m1 @299"]);
+}
+
 #[test]
 fn an_operation_that_was_recorded_while_this_one_was_planned_ends_it_before_its_first_step() {
     let other =
