@@ -2,7 +2,18 @@
 
 use std::path::PathBuf;
 
-/// Runs each file of a target's corpus. The name of the one that is at work is printed by the test harness if it panics.
+/// The input that is at work. Its name is printed if it panics.
+struct AtWork(PathBuf);
+
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the input: {}", self.0.display());
+        }
+    }
+}
+
+/// Runs each file of a target's corpus.
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
     let mut paths: Vec<_> = std::fs::read_dir(&folder)
@@ -12,8 +23,8 @@ fn replay(target: &str, run: fn(&[u8])) {
     paths.sort();
     assert!(!paths.is_empty(), "no input in {}", folder.display());
     for path in paths {
-        eprintln!("{}", path.display());
-        run(&std::fs::read(&path).expect("it can be read"));
+        let input = AtWork(path);
+        run(&std::fs::read(&input.0).expect("it can be read"));
     }
 }
 
