@@ -6,10 +6,12 @@
 //! read facts and write none.
 
 mod dns_zone;
+mod heard;
 mod projection;
 mod table;
 
 pub use dns_zone::{DnsLookup, DnsName, DnsRecords, DnsZone, Srv, TTL_SECONDS, ZONE};
+pub use heard::Heard;
 pub use projection::{
     Commits, Effect, NamespaceStatus, Projection, ProjectionStatus, Served, Snapshot,
     SnapshotError, Stale,

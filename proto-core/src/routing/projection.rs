@@ -2,11 +2,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 
+use super::heard::{Fact, Heard, Said, What};
 use crate::id::Namespace;
 use crate::store::facts::{Commit, Head, VERSION};
-use crate::store::{Entry, FollowEvent, Key, Revision};
+use crate::store::{Key, Revision};
 use crate::time::UnixTime;
 
 /// The commit that serves in each namespace.
@@ -210,34 +210,30 @@ impl Projection {
     }
 
     /// Feeds one event; then [`Projection::poll_effect`] is to be drained.
-    pub fn handle_input(&mut self, now: UnixTime, event: FollowEvent) {
-        match event {
-            FollowEvent::Entry(entry) => {
-                self.written(now, &entry.key.clone(), entry.revision, Ok(entry))
-            }
-            FollowEvent::Unreadable { key, revision, reason } => {
-                self.written(now, &key, revision, Err(reason));
-            }
-            FollowEvent::Position(position) => {
+    pub fn handle_input(&mut self, now: UnixTime, event: impl Into<Heard>) {
+        match event.into().0 {
+            Said::Fact(fact) => self.written(now, fact),
+            Said::Position(position) => {
                 if self.staging.is_none() {
                     self.position = self.position.max(position);
                 }
             }
-            FollowEvent::CaughtUp { position } => self.caught_up(now, position),
-            FollowEvent::Uncertain { reason } => {
+            Said::CaughtUp(position) => self.caught_up(now, position),
+            Said::Uncertain(reason) => {
                 self.staging = Some(State::default());
                 self.mark_stale(now, reason);
             }
-            FollowEvent::Away { reason } => {
+            Said::Away(reason) => {
                 self.away = true;
                 self.mark_stale(now, format!("the store is away: {reason}"));
             }
-            FollowEvent::Back => {
+            Said::Back => {
                 self.away = false;
                 if self.staging.is_none() && !self.lost {
                     self.stale = None;
                 }
             }
+            Said::Other => {}
         }
     }
 
@@ -281,35 +277,39 @@ impl Projection {
         ProjectionStatus {
             loaded: self.loaded,
             position: self.position,
-            applied: self.applied(),
+            applied: self.applied(None),
             stale: self.stale.clone(),
             namespaces,
             problems,
         }
     }
 
-    fn applied(&self) -> Revision {
-        let tracked = self.live.namespaces.values();
-        tracked.map(|tracked| tracked.applied(self.position)).fold(self.position, Ord::min)
+    /// Up to where every head of one namespace, or of all, is served.
+    #[must_use]
+    pub fn applied(&self, namespace: Option<&Namespace>) -> Revision {
+        let applied = |tracked: &Tracked| tracked.applied(self.position);
+        let namespaces = &self.live.namespaces;
+        match namespace {
+            None => namespaces.values().map(applied).fold(self.position, Ord::min),
+            Some(namespace) => namespaces.get(namespace).map_or(self.position, applied),
+        }
     }
 
-    fn written(
-        &mut self,
-        now: UnixTime,
-        key: &Key,
-        revision: Revision,
-        entry: Result<Entry, String>,
-    ) {
-        let Some((namespace, what)) = parse_key(key) else { return };
-        match &mut self.staging {
-            Some(staging) => staging.written(namespace, what, key, revision, entry),
-            None => {
-                self.live.written(namespace, what, key, revision, entry);
-                self.position = self.position.max(revision);
-                if self.publish(now) && std::mem::take(&mut self.lost) && !self.away {
-                    self.stale = None;
-                }
-            }
+    /// Whether what is served may be behind the store.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.stale.is_some()
+    }
+
+    fn written(&mut self, now: UnixTime, fact: Fact) {
+        if let Some(staging) = &mut self.staging {
+            staging.written(fact);
+            return;
+        }
+        self.position = self.position.max(fact.revision);
+        let changed = self.live.written(fact);
+        if changed && self.publish(now) && std::mem::take(&mut self.lost) && !self.away {
+            self.stale = None;
         }
     }
 
@@ -356,7 +356,7 @@ impl Projection {
     }
 
     fn persist(&mut self, at: UnixTime) {
-        let applied = self.applied();
+        let applied = self.applied(None);
         let commits = self.served.clone();
         self.effects.push_back(Effect::Persist(Snapshot { v: VERSION, at, applied, commits }));
     }
@@ -368,47 +368,24 @@ impl Projection {
     }
 }
 
-/// What a key of a namespace holds, as far as it matters here.
-#[derive(Debug, Clone, Copy)]
-enum What {
-    Head,
-    Commit(u64),
-}
-
-fn parse_key(key: &Key) -> Option<(Namespace, What)> {
-    let mut tokens = key.as_str().split('.');
-    let (Some("ns"), Some(namespace)) = (tokens.next(), tokens.next()) else { return None };
-    let what = match (tokens.next(), tokens.next(), tokens.next()) {
-        (Some("head"), None, None) => What::Head,
-        (Some("commit"), Some(number), None) => What::Commit(number.parse().ok()?),
-        _ => return None,
-    };
-    Some((Namespace::new(namespace).ok()?, what))
-}
-
 impl State {
     fn commits(&self) -> Commits {
         let served = self.namespaces.iter();
         served.filter_map(|(ns, tracked)| Some((ns.clone(), tracked.served.clone()?))).collect()
     }
 
-    fn written(
-        &mut self,
-        namespace: Namespace,
-        what: What,
-        key: &Key,
-        revision: Revision,
-        entry: Result<Entry, String>,
-    ) {
+    /// Whether it changed what serves.
+    fn written(&mut self, Fact { namespace, key, revision, what }: Fact) -> bool {
         if !self.namespaces.contains_key(&namespace) && self.namespaces.len() >= MAX_NAMESPACES {
             self.overflow = true;
-            return;
+            return false;
         }
         self.heard = true;
         let tracked = self.namespaces.entry(namespace.clone()).or_default();
+        let before = tracked.served.clone();
         let result = match what {
-            What::Head => tracked.head(revision, entry),
-            What::Commit(number) => tracked.commit(&namespace, number, revision, entry),
+            What::Head(head) => tracked.head(revision, head),
+            What::Commit(number, commit) => tracked.commit(number, revision, commit),
         };
         match result {
             Ok(()) if tracked.waiting.is_none() => tracked.problem = None,
@@ -424,9 +401,11 @@ impl State {
             }
             Err(reason) => tracked.problem = Some(clip(format!("{key} at {revision}: {reason}"))),
         }
+        let changed = tracked.served != before;
         if tracked.is_idle() {
             self.namespaces.remove(&namespace);
         }
+        changed
     }
 }
 
@@ -447,8 +426,8 @@ impl Tracked {
         }
     }
 
-    fn head(&mut self, revision: Revision, entry: Result<Entry, String>) -> Result<(), String> {
-        let head = match entry.and_then(|entry| read::<Head>(entry.value)) {
+    fn head(&mut self, revision: Revision, head: Result<Head, String>) -> Result<(), String> {
+        let head = match head {
             Ok(head) => head,
             Err(reason) => {
                 self.waiting = Some((revision, None));
@@ -473,10 +452,9 @@ impl Tracked {
 
     fn commit(
         &mut self,
-        namespace: &Namespace,
         number: u64,
         revision: Revision,
-        entry: Result<Entry, String>,
+        commit: Result<Arc<Commit>, String>,
     ) -> Result<(), String> {
         let wanted = matches!(self.waiting, Some((_, Some(n))) if n == number);
         let past = self.served.as_ref().is_some_and(|served| number <= served.commit.number);
@@ -484,14 +462,7 @@ impl Tracked {
             // Commits are immutable, and one that the head has left behind is nobody's: it may be a rewrite that lets it expire.
             return Ok(());
         }
-        let commit = entry.and_then(|entry| read::<Commit>(entry.value))?;
-        if commit.namespace != *namespace || commit.number != number {
-            return Err(format!(
-                "it says that it is commit {} of {}",
-                commit.number, commit.namespace
-            ));
-        }
-        self.pending.insert(number, (revision, Arc::new(commit)));
+        self.pending.insert(number, (revision, commit?));
         self.settle();
         if self.pending.len() > MAX_PENDING {
             let oldest = self.pending.iter().min_by_key(|(_, (at, _))| *at).map(|(n, _)| *n);
@@ -509,16 +480,6 @@ impl Tracked {
             self.waiting = None;
             self.pending.retain(|later, _| *later > number);
         }
-    }
-}
-
-/// Reads a fact of any version up to this build's.
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
-    match value.get("v").and_then(Value::as_u64) {
-        Some(v) if v > u64::from(VERSION) => {
-            Err(format!("it has version {v}, this build reads up to {VERSION}"))
-        }
-        _ => serde_json::from_value(value).map_err(|error| error.to_string()),
     }
 }
 

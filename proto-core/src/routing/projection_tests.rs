@@ -1,10 +1,11 @@
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::digest::Digest;
 use crate::id::{OperationId, ServiceName};
 use crate::store::facts::{CommittedInstance, CommittedService};
+use crate::store::{Entry, FollowEvent};
 
 /// A service with an instance at each address, whose port is called `http`.
 pub(in crate::routing) fn service(addresses: &[&str]) -> CommittedService {

@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use proto_core::Outcome;
 use proto_core::id::Epoch;
+use proto_core::routing::Heard;
 use proto_core::runtime::{RuntimeError, RuntimeReply, RuntimeRequest};
-use proto_core::store::{FollowEvent, Scope};
+use proto_core::store::Scope;
 use sim::invariants::Seen;
+use sim::world::feed;
 use sim::world::gateway::Link;
 use sim::world::runtime::takes;
 use tokio::sync::{mpsc, oneshot};
@@ -73,7 +75,7 @@ async fn follow(shared: Shared) {
     let mut followers = Vec::new();
     for machine in 0..machines {
         let mut state = shared.lock();
-        let said = state.everything();
+        let said = state.load();
         state.hear(machine, &said);
         followers.push(Follower { machine, heard: state.said.len(), told: false });
     }
@@ -113,15 +115,13 @@ impl Follower {
             }
             (Link::Silent(since), false) => {
                 if !self.told && now.since(since) >= SILENCE {
-                    let reason = "no heartbeat".to_owned();
-                    state.hear(self.machine, &[FollowEvent::Away { reason }]);
+                    state.hear(self.machine, &[feed::silence()]);
                     self.told = true;
                 }
             }
             (Link::Silent(_), true) => {
-                let reason = "it was not heard all the time".to_owned();
-                let mut said = vec![FollowEvent::Back, FollowEvent::Uncertain { reason }];
-                said.extend(state.everything());
+                let mut said = feed::heard_again();
+                said.extend(state.load());
                 state.hear(self.machine, &said);
                 self.heard = state.said.len();
                 state.world.gateways[self.machine].link = Link::Following(now);
@@ -131,11 +131,16 @@ impl Follower {
 }
 
 impl State {
-    fn hear(&mut self, machine: usize, said: &[FollowEvent]) {
+    fn load(&mut self) -> Vec<Heard> {
+        let now = self.world.now;
+        self.feed.load(&mut self.world.kv, now)
+    }
+
+    fn hear(&mut self, machine: usize, said: &[Heard]) {
         let wall = self.world.wall(machine);
         let mut changed = false;
-        for event in said {
-            changed |= self.world.gateways[machine].hear(wall, event.clone());
+        for heard in said {
+            changed |= self.world.gateways[machine].hear(wall, heard);
         }
         if changed {
             self.see(&Seen::Published { machine });

@@ -7,11 +7,13 @@ use std::time::Duration;
 use proto_core::coordination::FenceFile;
 use proto_core::daemon::{Effect, EffectId, EffectKind};
 use proto_core::id::{InstanceName, OperationId};
-use proto_core::store::{FollowEvent, Write};
+use proto_core::routing::Heard;
+use proto_core::store::Write;
 use proto_core::time::{Time, UnixTime};
 use sim::invariants::{Invariants, Seen};
 use sim::world::World;
 use sim::world::bus::Bus;
+use sim::world::feed::Feed;
 
 use crate::net::{self, Net};
 use crate::operator::Answer;
@@ -38,7 +40,9 @@ pub(crate) struct State {
     /// Changes that a runtime is at: machine, run of the daemon that asked, instance.
     pub(crate) changing: BTreeMap<u64, (usize, u32, InstanceName)>,
     /// What the store told its followers, in order, from the beginning.
-    pub(crate) said: Vec<Arc<Vec<FollowEvent>>>,
+    pub(crate) said: Vec<Arc<Vec<Heard>>>,
+    /// What loads read.
+    pub(crate) feed: Feed,
     /// What operators were answered, by the number of what they asked.
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// How many effects the nodes put out.
@@ -57,6 +61,7 @@ impl Shared {
             bus: Bus::default(),
             changing: BTreeMap::new(),
             said: Vec::new(),
+            feed: Feed::default(),
             answers: BTreeMap::new(),
             effects: 0,
             numbers: 0,

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use proto_core::id::OperationId;
-use proto_core::store::{
-    Entry, FollowEvent, Key, Revision, StoreError, StoreReply, StoreRequest, Write,
-};
+use proto_core::store::{Revision, StoreError, StoreReply, StoreRequest, Write};
+use sim::world::feed;
 
 use crate::net::Stream;
 use crate::shared::{Shared, State, on_behalf};
@@ -47,32 +46,9 @@ impl State {
 
     fn stored(&mut self, writes: &[Write], last: Revision, operation: Option<&OperationId>) {
         self.invariants.stored(writes, operation, &self.world);
-        let first = last.0 + 1 - writes.len() as u64;
-        let entries = (first..).zip(writes).filter(|(_, write)| is_followed(&write.key));
-        let said: Vec<_> = entries
-            .map(|(revision, write)| {
-                let (key, value) = (write.key.clone(), write.value.clone());
-                FollowEvent::Entry(Entry { key, revision: Revision(revision), value })
-            })
-            .collect();
+        let said = feed::of_writes(writes, last);
         if !said.is_empty() {
             self.said.push(Arc::new(said));
         }
     }
-
-    /// Heads and commits, and that this is all.
-    pub(crate) fn everything(&mut self) -> Vec<FollowEvent> {
-        let prefixes = vec![Key::namespaces()];
-        let read = self.world.kv.apply(self.world.now, &StoreRequest::Read { prefixes });
-        let Ok(StoreReply::Entries(entries)) = read else { return Vec::new() };
-        let entries = entries.into_iter().filter(|entry| is_followed(&entry.key));
-        let mut said: Vec<_> = entries.map(FollowEvent::Entry).collect();
-        said.push(FollowEvent::CaughtUp { position: self.world.kv.last() });
-        said
-    }
-}
-
-fn is_followed(key: &Key) -> bool {
-    let mut tokens = key.as_str().split('.').skip(2);
-    matches!(tokens.next(), Some("head" | "commit"))
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use proto_core::coordination::OperationRecord;
 use proto_core::daemon::{Completion, RoutesRequest};
 use proto_core::id::{Namespace, OperationId};
+use proto_core::routing::Heard;
 use proto_core::store::facts::{Commit, Head};
-use proto_core::store::{Entry, FollowEvent, Key, Revision, StoreReply, StoreRequest, Write};
+use proto_core::store::{Entry, Key, Revision, Write};
 use proto_core::time::Time;
 
 use super::queue::Event;
@@ -16,6 +17,7 @@ use super::{Cluster, HeadMoved};
 use crate::invariants::{Seen, heads_written};
 use crate::trace::Kind;
 use crate::world::bus::Origin;
+use crate::world::feed;
 use crate::world::gateway::Link;
 
 /// How long a follower waits for a heartbeat before it says that the store is away.
@@ -119,34 +121,21 @@ impl Cluster<'_> {
         }
         match gateway.link {
             Link::Silent(_) => {
-                let reason = "no heartbeat".to_owned();
-                self.hear(machine, load, &[FollowEvent::Away { reason }]);
+                self.hear(machine, load, &[feed::silence()]);
             }
             Link::Following(_) => {
                 self.world.gateways[machine].misses = false;
-                let reason = "it was not heard all the time".to_owned();
-                let mut said = vec![FollowEvent::Back, FollowEvent::Uncertain { reason }];
-                said.extend(self.everything());
+                let mut said = feed::heard_again();
+                said.extend(self.feed.load(&mut self.world.kv, self.world.now));
                 self.tell(machine, said);
             }
         }
     }
 
-    /// Heads and commits, and that this is all.
-    fn everything(&mut self) -> Vec<FollowEvent> {
-        let prefixes = vec![Key::namespaces()];
-        let read = self.world.kv.apply(self.world.now, &StoreRequest::Read { prefixes });
-        let Ok(StoreReply::Entries(entries)) = read else { return Vec::new() };
-        let entries = entries.into_iter().filter(|entry| is_followed(&entry.key));
-        let mut said: Vec<_> = entries.map(FollowEvent::Entry).collect();
-        said.push(FollowEvent::CaughtUp { position: self.world.kv.last() });
-        said
-    }
-
     /// Fills a gateway at the beginning.
     pub(super) fn load_gateway(&mut self, machine: usize) {
         let load = self.world.gateways[machine].load;
-        let said = self.everything();
+        let said = self.feed.load(&mut self.world.kv, self.world.now);
         self.hear(machine, load, &said);
     }
 
@@ -167,14 +156,7 @@ impl Cluster<'_> {
             self.heads_moved.extend(moved);
         }
         self.trace.mix(last.0);
-        let first = last.0 + 1 - writes.len() as u64;
-        let entries = (first..).zip(writes).filter(|(_, write)| is_followed(&write.key));
-        let said: Vec<_> = entries
-            .map(|(revision, write)| {
-                let (key, value) = (write.key.clone(), write.value.clone());
-                FollowEvent::Entry(Entry { key, revision: Revision(revision), value })
-            })
-            .collect();
+        let said = feed::of_writes(writes, last);
         if said.is_empty() {
             return;
         }
@@ -196,12 +178,12 @@ impl Cluster<'_> {
         Some(HeadMoved { namespace, number, request })
     }
 
-    fn tell(&mut self, machine: usize, said: Vec<FollowEvent>) {
+    fn tell(&mut self, machine: usize, said: Vec<Heard>) {
         self.tell_all(machine, &Rc::new(said));
     }
 
     /// Sends to a gateway, behind what was sent before.
-    fn tell_all(&mut self, machine: usize, said: &Rc<Vec<FollowEvent>>) {
+    fn tell_all(&mut self, machine: usize, said: &Rc<Vec<Heard>>) {
         let now = self.world.now;
         let from = self.world.servers.answers(&self.world.network, machine).unwrap_or(machine);
         let arrivals = self.world.network.carry(from, machine);
@@ -233,15 +215,15 @@ impl Cluster<'_> {
         self.schedule(after, Event::Hear { machine, load, said });
     }
 
-    pub(super) fn hear(&mut self, machine: usize, load: u32, said: &[FollowEvent]) {
+    pub(super) fn hear(&mut self, machine: usize, load: u32, said: &[Heard]) {
         let gateway = &self.world.gateways[machine];
         if gateway.load != load || !gateway.up {
             return;
         }
         let wall = self.world.wall(machine);
         let mut changed = false;
-        for event in said {
-            changed |= self.world.gateways[machine].hear(wall, event.clone());
+        for heard in said {
+            changed |= self.world.gateways[machine].hear(wall, heard);
         }
         if changed {
             self.note(Some(machine), Kind::Changed, None, || "the gateway serves anew".to_owned());
@@ -299,9 +281,4 @@ impl Cluster<'_> {
             self.answer(origin, super::flight::HOP, Completion::Routes(Ok(note)));
         }
     }
-}
-
-fn is_followed(key: &Key) -> bool {
-    let mut tokens = key.as_str().split('.').skip(2);
-    matches!(tokens.next(), Some("head" | "commit"))
 }

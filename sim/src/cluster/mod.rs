@@ -38,6 +38,7 @@ use crate::invariants::Invariants;
 use crate::trace::{Kind, Line, Trace};
 use crate::world::World;
 use crate::world::bus::Bus;
+use crate::world::feed::Feed;
 
 /// A head names a new commit.
 #[derive(Debug, Clone)]
@@ -91,6 +92,8 @@ pub struct Cluster<'a> {
     pub(crate) machines: Vec<Machine>,
     pub(crate) bus: Bus,
     pub(crate) under_way: BTreeMap<u64, UnderWay>,
+    /// What loads read.
+    feed: Feed,
     waiting_for_routes: Vec<follow::WaitsForRoutes>,
     servers_wake: Option<Time>,
     heap: BinaryHeap<Reverse<Scheduled>>,
@@ -118,6 +121,7 @@ impl<'a> Cluster<'a> {
             began_anew: false,
             bus: Bus::default(),
             under_way: BTreeMap::new(),
+            feed: Feed::default(),
             waiting_for_routes: Vec::new(),
             servers_wake: None,
             heap: BinaryHeap::new(),

@@ -7,8 +7,9 @@ use std::time::Duration;
 use proto_core::Outcome;
 use proto_core::daemon::{Completion, RoutesRequest};
 use proto_core::id::{Epoch, OperationId};
+use proto_core::routing::Heard;
 use proto_core::runtime::RuntimeRequest;
-use proto_core::store::{FollowEvent, Scope, StoreRequest};
+use proto_core::store::{Scope, StoreRequest};
 use proto_core::time::Time;
 
 use super::Cluster;
@@ -36,7 +37,7 @@ pub(crate) enum Event {
     Hear {
         machine: usize,
         load: u32,
-        said: Rc<Vec<FollowEvent>>,
+        said: Rc<Vec<Heard>>,
     },
     /// A gateway looks whether its follower is still silent, or begins a load.
     Follower {

@@ -29,6 +29,7 @@ impl Cluster<'_> {
             machines,
             bus,
             under_way,
+            feed: _,
             waiting_for_routes,
             servers_wake,
             heap,

@@ -130,8 +130,11 @@ pub fn check(world: &World) -> Vec<(&'static str, String)> {
                 broken.push((NOTHING_LEFT, format!("instance {name} on {machine}")));
             }
         }
-        let gateway = world.gateways[at].backends().iter();
-        for backend in gateway.filter(|backend| !wanted.contains_key(backend)) {
+        for (to, name) in world.gateways[at].backends() {
+            let backend = (to.clone(), name.clone());
+            if wanted.contains_key(&backend) {
+                continue;
+            }
             broken.push((NOTHING_LEFT, format!("the gateway of {machine} sends to {backend:?}")));
         }
     }

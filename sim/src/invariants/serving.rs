@@ -43,6 +43,7 @@ impl Invariant for CommittedServes {
 
     fn look(&mut self, world: &World) -> Result<(), String> {
         let head = self.heads.iter().flat_map(|(_, backends)| backends);
+        let head = head.map(|(machine, instance)| (machine, instance));
         let routed = world.gateways.iter().flat_map(|gateway| gateway.backends());
         for (machine, instance) in head.chain(routed) {
             let at = world.machines.iter().position(|other| other == machine);

@@ -2,11 +2,12 @@
 //! outlives the daemon, and keeps its last good state on the machine's disk.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use proto_core::id::{InstanceName, MachineId, Namespace};
-use proto_core::routing::{Commits, Effect, Projection, RouteTable, Snapshot};
-use proto_core::store::{FollowEvent, Revision};
+use proto_core::routing::{Commits, Effect, Heard, Projection, RouteTable, Snapshot};
+use proto_core::store::Revision;
 use proto_core::time::{Time, UnixTime};
 
 /// How its follower stands.
@@ -24,8 +25,8 @@ pub struct Gateway {
     projection: Projection,
     /// What is on its disk.
     snapshot: Option<Snapshot>,
-    table: RouteTable,
-    backends: Vec<(MachineId, InstanceName)>,
+    /// Of what is served now, once somebody asked for it.
+    table: OnceLock<RouteTable>,
     /// How its follower stands.
     pub link: Link,
     /// Counts loads: what was sent for an earlier one is not heard any more.
@@ -51,8 +52,7 @@ impl Default for Gateway {
         Self {
             projection: Projection::new(),
             snapshot: None,
-            table: RouteTable::default(),
-            backends: Vec::new(),
+            table: OnceLock::new(),
             link: Link::Following(Time::ZERO),
             load: 0,
             last_arrival: Time::ZERO,
@@ -68,10 +68,9 @@ impl Default for Gateway {
 
 impl Gateway {
     /// The follower says something; whether it changed what is served.
-    pub fn hear(&mut self, wall: UnixTime, event: FollowEvent) -> bool {
-        let behind = matches!(event, FollowEvent::Away { .. } | FollowEvent::Uncertain { .. });
-        self.was_stale += u64::from(behind);
-        self.projection.handle_input(wall, event);
+    pub fn hear(&mut self, wall: UnixTime, heard: &Heard) -> bool {
+        self.was_stale += u64::from(heard.is_doubt());
+        self.projection.handle_input(wall, heard.clone());
         self.drain()
     }
 
@@ -90,8 +89,7 @@ impl Gateway {
         let Self {
             projection,
             snapshot,
-            table,
-            backends,
+            table: _,
             link,
             load,
             last_arrival,
@@ -102,7 +100,7 @@ impl Gateway {
             up,
             was_stale: _,
         } = self;
-        write!(to, "{projection:?} {snapshot:?} {table:?} {backends:?} {link:?} {load}")?;
+        write!(to, "{projection:?} {snapshot:?} {link:?} {load}")?;
         // One that has passed holds nothing up.
         let last_arrival = last_arrival.max(&now);
         write!(to, "{last_arrival:?} {lag:?} {gaps} {misses} {missed:?} {up}")
@@ -117,12 +115,7 @@ impl Gateway {
             }
         }
         if published {
-            self.table = RouteTable::new(self.projection.served());
-            let services = self.projection.served().values().flat_map(|served| {
-                served.commit.services.values().flat_map(|service| service.slots.values())
-            });
-            self.backends =
-                services.map(|slot| (slot.machine.clone(), slot.instance.clone())).collect();
+            self.table.take();
         }
         published
     }
@@ -134,27 +127,29 @@ impl Gateway {
     }
 
     /// The instances that it sends requests to.
-    #[must_use]
-    pub fn backends(&self) -> &[(MachineId, InstanceName)] {
-        &self.backends
+    pub fn backends(&self) -> impl Iterator<Item = (&MachineId, &InstanceName)> {
+        let services = self.served().values().flat_map(|served| served.commit.services.values());
+        let slots = services.flat_map(|service| service.slots.values());
+        slots.map(|slot| (&slot.machine, &slot.instance))
     }
 
     /// Up to where it serves what the store says of one namespace.
     #[must_use]
     pub fn applied(&self, namespace: Option<&Namespace>) -> Revision {
-        self.projection.status().applied(namespace)
+        self.projection.applied(namespace)
     }
 
     /// Whether it says itself that it may be behind.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.projection.status().stale.is_some()
+        self.projection.is_stale()
     }
 
     /// Where a request may go: every address that stands for this host and path, and whose instance it takes it to be.
     #[must_use]
     pub fn route(&self, host: &str, path: &str) -> Option<Vec<(InstanceName, SocketAddr)>> {
-        let target = self.table.resolve(host, path).ok()?;
+        let table = self.table.get_or_init(|| RouteTable::new(self.served()));
+        let target = table.resolve(host, path).ok()?;
         let backends = target.backends.iter();
         Some(backends.map(|backend| (backend.instance.clone(), backend.address)).collect())
     }

@@ -3,6 +3,7 @@
 
 pub mod bus;
 pub mod clock;
+pub mod feed;
 pub mod gateway;
 pub mod kv;
 pub mod network;
