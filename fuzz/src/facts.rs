@@ -44,7 +44,7 @@ pub fn run(data: &[u8]) {
     if !input.submissions.is_empty() {
         let mut world = asked::founded();
         for entry in input.entries {
-            asked::put(&mut world, entry.key, entry.value);
+            asked::put(&mut world, entry.key, Value::clone(&entry.value));
         }
         asked::ask(world, input.submissions, Invariants::none());
     }
@@ -78,7 +78,7 @@ impl Input {
                 every_type(rest.as_bytes());
                 let event = match serde_json::from_str::<Value>(rest) {
                     Ok(value) => {
-                        let entry = Entry { key, revision: at, value };
+                        let entry = Entry { key, revision: at, value: value.into() };
                         self.entries.push(entry.clone());
                         FollowEvent::Entry(entry)
                     }

@@ -46,4 +46,5 @@ pub mod time;
 mod canonical;
 mod number_keys;
 mod outcome;
+mod shared;
 pub use outcome::Outcome;

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::header::{NATS_LAST_CONSUMER, NATS_LAST_STREAM};
@@ -329,7 +330,7 @@ fn event(message: &Message, revision: Revision) -> Result<FollowEvent, String> {
     let key = message.subject.strip_prefix(KEYS).and_then(|key| Key::new(key).ok());
     let key = key.ok_or_else(|| format!("{} is no key", message.subject))?;
     Ok(match serde_json::from_slice(&message.payload) {
-        Ok(value) => FollowEvent::Entry(Entry { key, revision, value }),
+        Ok(value) => FollowEvent::Entry(Entry { key, revision, value: Arc::new(value) }),
         Err(error) => FollowEvent::Unreadable { key, revision, reason: error.to_string() },
     })
 }

@@ -1,6 +1,7 @@
 //! Reading the bucket: the latest entry of each key below some prefixes, as of one instant.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_nats::Message;
 use async_nats::header::{NATS_LAST_SEQUENCE, NATS_SEQUENCE, NATS_SUBJECT};
@@ -97,7 +98,10 @@ pub(super) struct Raw {
 impl Raw {
     fn entry(self) -> Result<Entry, StoreError> {
         match serde_json::from_slice(&self.payload) {
-            Ok(value) => Ok(Entry { key: self.key, revision: self.revision, value }),
+            Ok(value) => {
+                let value = Arc::new(value);
+                Ok(Entry { key: self.key, revision: self.revision, value })
+            }
             Err(error) => Err(StoreError::Refused(format!(
                 "{} at revision {} holds no JSON: {error}",
                 self.key, self.revision

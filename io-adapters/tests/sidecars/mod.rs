@@ -65,7 +65,7 @@ impl Store {
     async fn write(&mut self, key: Key, value: serde_json::Value) -> Revision {
         self.revision += 1;
         let revision = Revision(self.revision);
-        self.say(FollowEvent::Entry(Entry { key, revision, value })).await;
+        self.say(FollowEvent::Entry(Entry { key, revision, value: value.into() })).await;
         revision
     }
 }

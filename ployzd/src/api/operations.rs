@@ -8,9 +8,10 @@ use axum::response::{IntoResponse as _, Response};
 use futures::StreamExt as _;
 use proto_core::api::requests::CancelRequest;
 use proto_core::api::{OperationSummary, Submission};
+use proto_core::coordination::OperationRecord;
 use proto_core::daemon::OperationHandle;
 use proto_core::id::OperationId;
-use proto_core::store::{Facts, Key};
+use proto_core::store::{Key, Versioned};
 use serde::Serialize;
 
 use super::asked::{self, Path};
@@ -84,11 +85,13 @@ pub(super) async fn show(
 
 async fn summaries(api: &Api, prefix: Key) -> Result<Vec<OperationSummary>, Failure> {
     let entries = api.read(vec![prefix]).await?;
-    let facts = Facts::parse(&entries).map_err(|error| Failure::unreadable(&error))?;
+    let records = entries.iter().map(Versioned::<OperationRecord>::read);
+    let records: Vec<_> =
+        records.collect::<Result<_, _>>().map_err(|error| Failure::unreadable(&error))?;
     let running = api.driver.running().await;
-    let summary = |op: proto_core::store::Versioned<proto_core::coordination::OperationRecord>| {
+    let summary = |op: Versioned<OperationRecord>| {
         let running_here = running.contains(&op.value.id);
         OperationSummary { record: op.value, revision: op.revision, running_here }
     };
-    Ok(facts.operations.into_values().map(summary).collect())
+    Ok(records.into_iter().map(summary).collect())
 }

@@ -22,6 +22,7 @@ use proto_core::span::Span;
 use proto_core::store::facts::{Commit, Head, Lease};
 use proto_core::store::{Entry, Facts, Key};
 use proto_core::time::Time;
+use serde::Deserialize;
 
 use super::asked::{Path, Query};
 use super::running::Running;
@@ -43,12 +44,12 @@ pub(super) async fn leases(State(api): State<Arc<Api>>) -> Answer<Vec<LeaseView>
         .partition(|entry| entry.key.is_under(&Key::leases()));
     let open: BTreeSet<_> = records
         .into_iter()
-        .filter_map(|entry| serde_json::from_value::<OperationRecord>(entry.value).ok())
+        .filter_map(|entry| OperationRecord::deserialize(&*entry.value).ok())
         .filter(|record| !record.phase.is_final())
         .map(|record| record.id)
         .collect();
     let views = leases.into_iter().filter_map(|entry| {
-        let lease: Lease = serde_json::from_value(entry.value).ok()?;
+        let lease: Lease = Lease::deserialize(&*entry.value).ok()?;
         let held = !lease.released && open.contains(&lease.operation);
         held.then_some(LeaseView { key: entry.key, lease })
     });
@@ -82,32 +83,16 @@ pub(super) async fn status(State(api): State<Arc<Api>>) -> Answer<StatusView> {
 
 /// The head and the head commit of each namespace that exists.
 pub(super) fn by_namespace(entries: &[Entry]) -> BTreeMap<Namespace, (Head, Commit)> {
-    let mut heads: BTreeMap<String, Head> = BTreeMap::new();
-    let mut commits: BTreeMap<(String, u64), Commit> = BTreeMap::new();
-    for entry in entries {
-        let tokens: Vec<_> = entry.key.as_str().split('.').collect();
-        match tokens[..] {
-            ["ns", ns, "head"] => {
-                if let Ok(head) = serde_json::from_value(entry.value.clone()) {
-                    heads.insert(ns.to_owned(), head);
-                }
-            }
-            ["ns", ns, "commit", number] => {
-                if let (Ok(number), Ok(commit)) =
-                    (number.parse(), serde_json::from_value(entry.value.clone()))
-                {
-                    commits.insert((ns.to_owned(), number), commit);
-                }
-            }
-            _ => {}
-        }
-    }
-    let head = |(ns, head): (String, Head)| {
-        let commit = commits.remove(&(ns.clone(), head.commit))?;
-        let namespace = Namespace::new(ns).ok()?;
-        (!head.removed).then_some((namespace, (head, commit)))
-    };
-    heads.into_iter().filter_map(head).collect()
+    let by_key: BTreeMap<_, _> = entries.iter().map(|entry| (&entry.key, &entry.value)).collect();
+    let named = by_key.iter().filter_map(|(key, value)| {
+        let namespace = key.as_str().strip_prefix("ns.")?.strip_suffix(".head")?;
+        let namespace = Namespace::new(namespace).ok()?;
+        let head = Head::deserialize(&***value).ok().filter(|head| !head.removed)?;
+        // Of a long history only this one is read.
+        let commit = by_key.get(&Key::commit(&namespace, head.commit))?;
+        Some((namespace, (head, Commit::deserialize(&***commit).ok()?)))
+    });
+    named.collect()
 }
 
 /// What there is of each namespace, and how much of it runs.

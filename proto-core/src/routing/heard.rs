@@ -68,17 +68,17 @@ impl From<FollowEvent> for Heard {
 }
 
 impl Said {
-    fn of_key(key: Key, revision: Revision, value: Result<Value, String>) -> Self {
+    fn of_key(key: Key, revision: Revision, value: Result<Arc<Value>, String>) -> Self {
         let mut tokens = key.as_str().split('.');
         let (Some("ns"), Some(namespace)) = (tokens.next(), tokens.next()) else {
             return Self::Other;
         };
         let Ok(namespace) = Namespace::new(namespace) else { return Self::Other };
         let what = match (tokens.next(), tokens.next(), tokens.next()) {
-            (Some("head"), None, None) => What::Head(value.and_then(read)),
+            (Some("head"), None, None) => What::Head(value.and_then(|value| read(&value))),
             (Some("commit"), Some(number), None) => {
                 let Ok(number) = number.parse() else { return Self::Other };
-                What::Commit(number, value.and_then(|value| commit(&namespace, number, value)))
+                What::Commit(number, value.and_then(|value| commit(&namespace, number, &value)))
             }
             _ => return Self::Other,
         };
@@ -86,7 +86,7 @@ impl Said {
     }
 }
 
-fn commit(namespace: &Namespace, number: u64, value: Value) -> Result<Arc<Commit>, String> {
+fn commit(namespace: &Namespace, number: u64, value: &Value) -> Result<Arc<Commit>, String> {
     let commit: Commit = read(value)?;
     if commit.namespace != *namespace || commit.number != number {
         return Err(format!("it says that it is commit {} of {}", commit.number, commit.namespace));
@@ -95,11 +95,11 @@ fn commit(namespace: &Namespace, number: u64, value: Value) -> Result<Arc<Commit
 }
 
 /// Reads a fact of any version up to this build's.
-fn read<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, String> {
+fn read<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, String> {
     match value.get("v").and_then(Value::as_u64) {
         Some(v) if v > u64::from(VERSION) => {
             Err(format!("it has version {v}, this build reads up to {VERSION}"))
         }
-        _ => serde_json::from_value(value).map_err(|error| error.to_string()),
+        _ => T::deserialize(value).map_err(|error| error.to_string()),
     }
 }

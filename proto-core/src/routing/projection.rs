@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::heard::{Fact, Heard, Said, What};
 use crate::id::Namespace;
@@ -18,16 +18,8 @@ pub struct Served {
     /// Where its head was written.
     pub head: Revision,
     /// The commit that the head names.
-    #[serde(serialize_with = "write_commit", deserialize_with = "read_commit")]
+    #[serde(with = "crate::shared")]
     pub commit: Arc<Commit>,
-}
-
-fn write_commit<S: Serializer>(commit: &Commit, serializer: S) -> Result<S::Ok, S::Error> {
-    commit.serialize(serializer)
-}
-
-fn read_commit<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<Commit>, D::Error> {
-    Commit::deserialize(deserializer).map(Arc::new)
 }
 
 /// How many commits of a namespace are held that its head does not name yet.

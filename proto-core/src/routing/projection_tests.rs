@@ -61,7 +61,7 @@ pub(in crate::routing) fn commits(all: impl IntoIterator<Item = Commit>) -> Comm
 
 fn entry(key: &str, revision: u64, value: Value) -> FollowEvent {
     let key = Key::new(key).unwrap();
-    FollowEvent::Entry(Entry { key, revision: Revision(revision), value })
+    FollowEvent::Entry(Entry { key, revision: Revision(revision), value: value.into() })
 }
 
 fn a_commit(ns: &str, number: u64, revision: u64) -> FollowEvent {

@@ -8,6 +8,8 @@ mod follow;
 mod key;
 mod view;
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 pub use follow::FollowEvent;
@@ -42,7 +44,8 @@ pub struct Entry {
     /// Where it was written.
     pub revision: Revision,
     /// JSON, as stored.
-    pub value: serde_json::Value,
+    #[serde(with = "crate::shared")]
+    pub value: Arc<serde_json::Value>,
 }
 
 /// One write of a batch.

@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
+use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
+use serde::de::value::MapDeserializer;
+use serde_json::json;
 
 use super::facts::{Allocation, Claim, Cluster, Commit, Head, Lease, ServiceRevision};
 use super::{Entry, Key, Revision, Scope};
@@ -36,7 +39,7 @@ pub struct Facts {
     pub allocations: BTreeMap<Namespace, Versioned<Allocation>>,
     /// `host.*` and `port.*`, released ones too.
     pub claims: BTreeMap<Key, Versioned<Claim>>,
-    /// `op.*`.
+    /// `op.*`, without the steps of what is done: they are for people, and the finished operations of a week are many.
     pub operations: BTreeMap<OperationId, Versioned<OperationRecord>>,
     /// `lease.*` of the scope, if the key exists, also if it says that it was released.
     pub lease: Option<Versioned<Lease>>,
@@ -52,9 +55,39 @@ pub struct FactError {
     pub detail: String,
 }
 
+impl<T: DeserializeOwned> Versioned<T> {
+    /// Reads an entry.
+    ///
+    /// # Errors
+    ///
+    /// If it is not what [`super::facts`] says.
+    pub fn read(entry: &Entry) -> Result<Self, FactError> {
+        versioned(entry, T::deserialize(&*entry.value))
+    }
+}
+
 fn read<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, FactError> {
-    T::deserialize(&entry.value)
-        .map(|value| Versioned { revision: entry.revision, value })
+    Versioned::read(entry)
+}
+
+fn read_operation(entry: &Entry) -> Result<Versioned<OperationRecord>, FactError> {
+    let done = entry.value.get("done").filter(|done| done.is_object());
+    let (Some(record), Some(done)) = (entry.value.as_object(), done) else {
+        return read(entry);
+    };
+    let without_steps = json!({ "commit": done.get("commit"), "steps": [] });
+    let fields = record.iter().map(|(name, value)| {
+        let value = if name == "done" { &without_steps } else { value };
+        (name.as_str(), value)
+    });
+    versioned(entry, OperationRecord::deserialize(MapDeserializer::new(fields)))
+}
+
+fn versioned<T>(
+    entry: &Entry,
+    read: Result<T, serde_json::Error>,
+) -> Result<Versioned<T>, FactError> {
+    read.map(|value| Versioned { revision: entry.revision, value })
         .map_err(|error| FactError { key: entry.key.clone(), detail: error.to_string() })
 }
 
@@ -114,7 +147,7 @@ impl Facts {
                     facts.claims.insert(entry.key.clone(), read(entry)?);
                 }
                 ["op", _] => {
-                    let record: Versioned<OperationRecord> = read(entry)?;
+                    let record = read_operation(entry)?;
                     facts.operations.insert(record.value.id.clone(), record);
                 }
                 ["lease", ..] => facts.lease = Some(read(entry)?),
@@ -150,5 +183,34 @@ impl Facts {
     #[must_use]
     pub fn held_lease(&self) -> Option<&Lease> {
         self.lease.as_ref().map(|lease| &lease.value).filter(|lease| !lease.released)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finished() -> Entry {
+        let id = OperationId::from_digest(&Digest::of_bytes(b"x"));
+        let value = json!({
+            "v": 1, "id": id, "scope": { "namespace": "blog" }, "summary": "deploy", "phase": "committed", "attempt": 1,
+            "request_digest": Digest::of_bytes(b"x"), "coordinator": "m1", "nonce": "n", "started": 1,
+            "updated": 2, "done": { "commit": 3, "steps": ["m1: start web-0"] }
+        });
+        Entry { key: Key::operation(&id), revision: Revision(7), value: value.into() }
+    }
+
+    #[test]
+    fn what_an_operation_did_is_read_for_people_and_left_out_where_it_is_decided() {
+        let entry = finished();
+        let whole = Versioned::<OperationRecord>::read(&entry).unwrap().value;
+        assert_eq!(whole.done.as_ref().unwrap().steps.len(), 1);
+        let facts = Facts::parse(&[entry]).unwrap();
+        let mut expected = whole.clone();
+        expected.done.as_mut().unwrap().steps.clear();
+        assert_eq!(
+            facts.operations[&whole.id],
+            Versioned { revision: Revision(7), value: expected }
+        );
     }
 }

@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use proto_core::coordination::OperationRecord;
+use proto_core::coordination::Phase;
 use proto_core::id::Namespace;
 use proto_core::store::facts::{Claim, Commit, Head};
 use proto_core::store::{Key, Scope};
+use serde::Deserialize;
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -41,11 +42,18 @@ impl Invariant for ClaimsAreOfTheHead {
     }
 }
 
+/// What matters here of an operation's record.
+#[derive(Deserialize)]
+struct Progress {
+    scope: Scope,
+    phase: Phase,
+}
+
 fn is_under_way(world: &World, scope: &Scope) -> bool {
     let operations = Key::operations();
     let mut records = world.kv.under(&operations);
     records.any(|(_, value)| {
-        let record: Result<OperationRecord, _> = serde_json::from_value(value.clone());
+        let record = Progress::deserialize(&**value);
         record.is_ok_and(|record| record.scope == *scope && !record.phase.is_final())
     })
 }
@@ -58,7 +66,7 @@ fn compare(world: &World, namespace: &Namespace) -> Result<(), String> {
     let routed = commit.as_ref().map(routed).unwrap_or_default();
     let hosts = Key::hosts();
     let claimed = world.kv.under(&hosts).filter(|(_, value)| {
-        let claim: Result<Claim, _> = serde_json::from_value((*value).clone());
+        let claim: Result<Claim, _> = Claim::deserialize(&***value);
         claim.is_ok_and(|claim| claim.namespace == *namespace && !claim.released)
     });
     let claimed: BTreeSet<_> = claimed.map(|(key, _)| key.clone()).collect();

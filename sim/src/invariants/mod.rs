@@ -127,7 +127,7 @@ pub enum Seen<'a> {
 /// The record of an operation, if that is what came back.
 fn record(entry: &Entry) -> Option<OperationRecord> {
     let is_record = entry.key.as_str().starts_with("op.");
-    is_record.then(|| OperationRecord::deserialize(&entry.value).ok()).flatten()
+    is_record.then(|| OperationRecord::deserialize(&*entry.value).ok()).flatten()
 }
 
 /// An invariant that was broken.

@@ -8,6 +8,7 @@ use proto_core::digest::Digest;
 use proto_core::id::{InstanceName, MachineId, Namespace, ServiceName};
 use proto_core::store::Key;
 use proto_core::store::facts::{Claim, Commit, Head, Lease};
+use serde::Deserialize;
 
 use crate::world::World;
 
@@ -37,7 +38,7 @@ pub fn heads(world: &World) -> BTreeMap<Namespace, Commit> {
         let tokens: Vec<_> = key.as_str().split('.').collect();
         if let ["ns", namespace, "head"] = tokens[..]
             && let Ok(namespace) = Namespace::new(namespace)
-            && let Ok(head) = serde_json::from_value::<Head>(value.clone())
+            && let Ok(head) = Head::deserialize(&**value)
             && !head.removed
             && let Some(commit) = world.kv.get(&Key::commit(&namespace, head.commit))
         {
@@ -92,7 +93,7 @@ impl Snapshot {
 pub fn unfinished(world: &World) -> Vec<OperationRecord> {
     let prefix = Key::operations();
     let records = world.kv.under(&prefix);
-    let records = records.filter_map(|(_, value)| serde_json::from_value(value.clone()).ok());
+    let records = records.filter_map(|(_, value)| OperationRecord::deserialize(&**value).ok());
     records.filter(|record: &OperationRecord| !record.phase.is_final()).collect()
 }
 
@@ -139,14 +140,14 @@ pub fn check(world: &World) -> Vec<(&'static str, String)> {
         }
     }
     for (key, value) in world.kv.under(&Key::leases()) {
-        let lease: Result<Lease, _> = serde_json::from_value(value.clone());
+        let lease: Result<Lease, _> = Lease::deserialize(&**value);
         if !lease.is_ok_and(|lease| lease.released) {
             broken.push((NOTHING_LEFT, format!("{key} is held")));
         }
     }
     for prefix in [Key::hosts(), Key::ports()] {
         for (key, value) in world.kv.under(&prefix) {
-            let claim: Result<Claim, _> = serde_json::from_value(value.clone());
+            let claim: Result<Claim, _> = Claim::deserialize(&**value);
             let owned = |claim: &Claim| {
                 let commit = heads.get(&claim.namespace);
                 commit.is_some_and(|commit| {

@@ -45,7 +45,7 @@ pub fn of_writes(writes: &[Write], last: Revision) -> Vec<Heard> {
     let first = last.0 + 1 - writes.len() as u64;
     let entries = (first..).zip(writes).filter(|(_, write)| is_followed(&write.key));
     let heard = entries.map(|(revision, write)| {
-        let (key, value) = (write.key.clone(), write.value.clone());
+        let (key, value) = (write.key.clone(), Arc::new(write.value.clone()));
         FollowEvent::Entry(Entry { key, revision: Revision(revision), value }).into()
     });
     heard.collect()

@@ -5,6 +5,7 @@
 //! back after a kill of a lone server do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use proto_core::store::{Entry, Key, Revision, StoreError, StoreReply, StoreRequest, Write};
@@ -19,7 +20,7 @@ pub const MAX_BATCH: usize = 900;
 #[derive(Debug, Clone)]
 struct Stored {
     revision: Revision,
-    value: Value,
+    value: Arc<Value>,
     expires: Option<Time>,
 }
 
@@ -135,8 +136,11 @@ impl Kv {
             let ttl = write.ttl.filter(|_| self.wrong != Some(Wrong::NoExpiry));
             let expires = ttl.map(|ttl| to_round(now + ttl.duration(), self.round));
             self.soonest = self.soonest.into_iter().chain(expires).min();
-            let stored =
-                Stored { revision: Revision(self.last), value: write.value.clone(), expires };
+            let stored = Stored {
+                revision: Revision(self.last),
+                value: Arc::new(write.value.clone()),
+                expires,
+            };
             let before = self.keys.insert(write.key.clone(), stored);
             self.brought_back.remove(&write.key);
             if let (Some(replaced), Some(Stored { revision, value, expires: None })) =
@@ -222,11 +226,11 @@ impl Kv {
     /// A key's value, if it is there and can be read as that.
     #[must_use]
     pub fn get<T: serde::de::DeserializeOwned>(&self, key: &Key) -> Option<T> {
-        self.keys.get(key).and_then(|stored| T::deserialize(&stored.value).ok())
+        self.keys.get(key).and_then(|stored| T::deserialize(&*stored.value).ok())
     }
 
     /// All keys below a prefix with their values.
-    pub fn under<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Value)> {
+    pub fn under<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
         self.below(prefix).map(|(key, stored)| (key, &stored.value))
     }
 

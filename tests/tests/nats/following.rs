@@ -48,7 +48,7 @@ async fn a_follower_loads_then_hears_each_write_and_the_position_of_others() {
     let Outcome::Ok(one) = commit(&store, vec![write("ns.a.head", json!(1), 0)]).await else {
         panic!()
     };
-    let entry = Entry { key: key("ns.a.head"), revision: Revision(one), value: json!(1) };
+    let entry = Entry { key: key("ns.a.head"), revision: Revision(one), value: json!(1).into() };
     assert_eq!(next(&mut events).await, FollowEvent::Entry(entry));
     let begin = Instant::now();
     let Outcome::Ok(two) = commit(&store, vec![write("op.x", json!(1), 0)]).await else { panic!() };

@@ -54,7 +54,7 @@ async fn try_read(store: &Store, prefixes: &[&str]) -> Result<Vec<Entry>, StoreE
 
 async fn read(store: &Store, prefixes: &[&str]) -> Vec<(String, u64, Value)> {
     let entries = try_read(store, prefixes).await.unwrap();
-    entries.into_iter().map(|e| (e.key.to_string(), e.revision.0, e.value)).collect()
+    entries.into_iter().map(|e| (e.key.to_string(), e.revision.0, Value::clone(&e.value))).collect()
 }
 
 async fn came_down(link: &Link) {

@@ -217,13 +217,8 @@ impl Operation {
     /// Sends what can be sent; ends the run when everything is done.
     pub(super) fn run_timeout(&mut self, now: Time, wall: UnixTime) {
         let State::Running(run) = &mut self.state else { return };
-        let done: BTreeSet<_> = run
-            .steps
-            .iter()
-            .filter(|(_, progress)| progress.status == Status::Done)
-            .map(|(id, _)| id.clone())
-            .collect();
-        if done.len() == run.steps.len() {
+        let is_done = |progress: &Progress| progress.status == Status::Done;
+        if run.steps.values().all(is_done) {
             return match run.kind {
                 Kind::Forward => self.commit(wall),
                 Kind::Undo => self.finish(Phase::Aborted, wall),
@@ -231,21 +226,25 @@ impl Operation {
             };
         }
         let kind = run.kind;
-        let mut under_way = run.under_way();
-        let mut to_send = Vec::new();
-        for progress in run.steps.values_mut() {
-            let ready = match progress.status {
-                Status::Waiting => progress.step.after.iter().all(|before| done.contains(before)),
-                Status::Again(at) => at <= now,
-                Status::UnderWay | Status::Done => false,
-            };
-            if ready && under_way < MAX_STEPS {
-                under_way += 1;
-                let first = progress.since.is_none();
-                progress.since.get_or_insert(now);
-                progress.status = Status::UnderWay;
-                to_send.push((progress.step.clone(), first));
+        let is_due = |progress: &Progress| match progress.status {
+            Status::Waiting => {
+                let mut before = progress.step.after.iter();
+                before.all(|before| run.steps.get(before).is_some_and(is_done))
             }
+            Status::Again(at) => at <= now,
+            Status::UnderWay | Status::Done => false,
+        };
+        // This comes with each answer, and a plan may have a step for every machine: few of them are looked at.
+        let free = MAX_STEPS.saturating_sub(run.under_way());
+        let due = run.steps.iter().filter(|(_, progress)| is_due(progress));
+        let due: Vec<_> = due.map(|(id, _)| id.clone()).take(free).collect();
+        let mut to_send = Vec::new();
+        for id in due {
+            let Some(progress) = run.steps.get_mut(&id) else { continue };
+            let first = progress.since.is_none();
+            progress.since.get_or_insert(now);
+            progress.status = Status::UnderWay;
+            to_send.push((progress.step.clone(), first));
         }
         let commit = (kind == Kind::Cleanup)
             .then(|| self.facts.head.as_ref().map(|head| head.revision))

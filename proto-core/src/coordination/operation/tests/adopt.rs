@@ -1,3 +1,5 @@
+use serde::Deserialize;
+
 use super::bench::Bench;
 use super::course::record;
 use super::given::{Given, apply, deploy, key, second};
@@ -243,7 +245,7 @@ fn an_operation_that_was_recorded_while_this_one_was_planned_ends_it_before_its_
     bench.all_ok();
     // Its lease ran out again before this one took it.
     let record_of_other = record_of_other.unwrap();
-    bench.given.put(Key::operation(&id), 90, &record_of_other.value);
+    bench.given.put(Key::operation(&id), 90, &*record_of_other.value);
     bench.read();
     let finish = bench.batch();
     assert_eq!(bench.shape(&finish), ["lease.ns.blog 99", "op.ID 100"]);
@@ -271,5 +273,5 @@ fn a_resume_of_what_has_committed_names_its_own_commit_and_not_the_head() {
 }
 
 fn record_of(bench: &Bench, key: &Key) -> OperationRecord {
-    serde_json::from_value(bench.given.entries[key].value.clone()).unwrap()
+    OperationRecord::deserialize(&*bench.given.entries[key].value).unwrap()
 }

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::bench::Bench;
 use super::course::record;
 use super::given::{Given, apply, key, second};
@@ -261,7 +263,7 @@ fn what_a_torn_commit_left_above_the_head_is_nothing_to_roll_back_to() {
     let mut given = Given::deployed();
     let namespace: Namespace = "blog".parse().unwrap();
     let mut torn: Commit =
-        serde_json::from_value(given.entries[&Key::commit(&namespace, 1)].value.clone()).unwrap();
+        Commit::deserialize(&*given.entries[&Key::commit(&namespace, 1)].value).unwrap();
     torn.number = 2;
     given.put(Key::commit(&namespace, 2), 22, &torn);
     let rollback = OperationRequest::Rollback { namespace, to: Some(2) };
@@ -275,7 +277,7 @@ fn what_a_torn_commit_of_the_same_number_had_kept_is_removed_after_the_commit() 
     let mut given = Given::deployed();
     let namespace = "blog".parse().unwrap();
     let mut torn: Commit =
-        serde_json::from_value(given.entries[&Key::commit(&namespace, 1)].value.clone()).unwrap();
+        Commit::deserialize(&*given.entries[&Key::commit(&namespace, 1)].value).unwrap();
     torn.number = 2;
     given.put(Key::commit(&namespace, 2), 22, &torn);
     let mut bench = given.begin(apply(second("blue_green"))).up_to_cleanup();

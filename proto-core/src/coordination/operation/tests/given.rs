@@ -136,6 +136,7 @@ impl Given {
 
     pub(super) fn put(&mut self, key: Key, revision: u64, value: &impl serde::Serialize) {
         let value = serde_json::to_value(value).unwrap();
-        self.entries.insert(key.clone(), Entry { key, revision: Revision(revision), value });
+        self.entries
+            .insert(key.clone(), Entry { key, revision: Revision(revision), value: value.into() });
     }
 }
