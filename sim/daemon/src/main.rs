@@ -64,8 +64,7 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Play { file, tick, paused } => {
             let text = std::fs::read_to_string(&file)
                 .map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
-            let story = serde_json::from_str(&text)
-                .map_err(|error| format!("{} is no story: {error}", file.display()))?;
+            let story = Story::read(&text).map_err(|why| format!("{}: {why}", file.display()))?;
             let tier = if paused { Tier::Paused } else { Tier::Turmoil };
             let tick = Duration::from_millis(tick.max(1));
             let config = Config { tier, tick, ..Config::default() };

@@ -55,33 +55,8 @@ pub(crate) fn load(path: &Path) -> Result<Saved, String> {
         return serde_json::from_value(value).map(Saved::Schedule).map_err(wrong);
     }
     // From the text, so that an error has its line.
-    let story: Story = serde_json::from_str(&text).map_err(wrong)?;
-    check(&story).map_err(|why| format!("{}: {why}", path.display()))?;
+    let story = Story::read(&text).map_err(|why| format!("{}: {why}", path.display()))?;
     Ok(Saved::Story(Box::new(story)))
-}
-
-fn check(story: &Story) -> Result<(), String> {
-    let newest = sim::story::VERSION;
-    if story.v > newest {
-        return Err(format!("it has version {}, this build reads up to {newest}", story.v));
-    }
-    if !(1..=200).contains(&story.nodes) {
-        return Err(format!("{} machines; 1 to 200 can be simulated", story.nodes));
-    }
-    if ![1, 3, 5].contains(&story.servers) || story.servers > story.nodes {
-        return Err(format!("{} servers of the store on {} machines", story.servers, story.nodes));
-    }
-    if let Some(late) = story.operations.iter().find(|asked| asked.at > story.length) {
-        let (at, length) = (late.at, story.length);
-        return Err(format!(
-            "something is asked for at {at} ms, and the story ends at {length} ms"
-        ));
-    }
-    let asked = story.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
-    if let Some(machine) = asked.into_iter().find(|machine| *machine >= story.nodes) {
-        return Err(format!("there is no machine {machine}: they count from 0"));
-    }
-    Ok(())
 }
 
 pub(crate) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), String> {

@@ -1,6 +1,7 @@
 //! A story: a cluster, what is asked of it and when, and what goes wrong when. It is drawn from choices, written as JSON for
 //! people, played by [`crate::play`], and shrunk by leaving things out.
 
+mod check;
 mod draw;
 mod idle;
 mod quiet;
@@ -81,7 +82,7 @@ pub enum Then {
 
 /// What is asked for. Namespaces are `ns<n>`, their services `s<n>`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Action {
     /// Deploy this.
     Deploy {
@@ -183,7 +184,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// Classes of faults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "fault", rename_all = "snake_case")]
+#[serde(tag = "fault", rename_all = "snake_case", deny_unknown_fields)]
 #[allow(missing_docs, reason = "the variants say what their fields are")]
 pub enum What {
     /// The daemon dies and is started again.

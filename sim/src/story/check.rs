@@ -1,0 +1,153 @@
+//! What a story that was written by hand may get wrong beside its syntax.
+
+use proto_core::deploy::HostName;
+
+use super::{Action, Fault, Service, Story, VERSION, What};
+
+impl Story {
+    /// Reads a story.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it, for people.
+    pub fn read(text: &str) -> Result<Self, String> {
+        let story: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        story.check()?;
+        Ok(story)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.v > VERSION {
+            return Err(format!("it has version {}, this build reads up to {VERSION}", self.v));
+        }
+        if !(1..=200).contains(&self.nodes) {
+            return Err(format!("{} machines; 1 to 200 can be simulated", self.nodes));
+        }
+        if ![1, 3, 5].contains(&self.servers) || self.servers > self.nodes {
+            let (servers, nodes) = (self.servers, self.nodes);
+            return Err(format!("{servers} servers of the store on {nodes} machines"));
+        }
+        let late = self.operations.iter().map(|asked| asked.at).find(|at| *at > self.length);
+        if let Some(at) = late {
+            let length = self.length;
+            return Err(format!(
+                "something is asked for at {at} ms, and the story ends at {length} ms"
+            ));
+        }
+        let asked = self.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
+        let struck = self.faults.iter().flat_map(|fault| machines(&fault.what));
+        if let Some(machine) = asked.chain(struck).find(|machine| *machine >= self.nodes) {
+            return Err(format!("there is no machine {machine}: they count from 0"));
+        }
+        self.faults.iter().try_for_each(|fault| self.check_fault(fault))?;
+        let services = self.operations.iter().flat_map(|asked| services(&asked.action));
+        for name in services.flat_map(|service| &service.names) {
+            name.parse::<HostName>().map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    fn check_fault(&self, fault: &Fault) -> Result<(), String> {
+        match &fault.what {
+            What::Partition { groups } if groups.len() != self.nodes => {
+                let (groups, nodes) = (groups.len(), self.nodes);
+                Err(format!("a partition has groups for {groups} machines, and there are {nodes}"))
+            }
+            What::ServerCrash { machine } if *machine >= self.servers => {
+                Err(format!("machine {machine} has no server of the store that could crash"))
+            }
+            What::OneWay { from, to } if from == to => {
+                Err(format!("machine {from} always hears itself"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The machines that a fault names.
+fn machines(what: &What) -> Vec<usize> {
+    match what {
+        What::DaemonCrash { machine }
+        | What::DaemonPause { machine }
+        | What::Sleep { machine }
+        | What::Reboot { machine }
+        | What::ServerCrash { machine }
+        | What::FollowerGap { machine }
+        | What::SlowFollower { machine, .. }
+        | What::SlowRuntime { machine, .. }
+        | What::FailingRuntime { machine }
+        | What::DiskFull { machine }
+        | What::ClockStep { machine, .. }
+        | What::InstanceExit { machine, .. }
+        | What::Effect { machine, .. } => vec![*machine],
+        What::OneWay { from, to } => vec![*from, *to],
+        What::Partition { .. }
+        | What::Loss { .. }
+        | What::Duplication { .. }
+        | What::Delay { .. }
+        | What::EndedKeysBack { .. }
+        | What::QuorumLoss
+        | What::Election
+        | What::TornBatch { .. } => Vec::new(),
+    }
+}
+
+/// The services that are deployed.
+fn services(action: &Action) -> &[Service] {
+    match action {
+        Action::Deploy { services, .. } => services,
+        Action::DeployService { service, .. } => std::slice::from_ref(service),
+        Action::Preview { of } | Action::Prepared { of, .. } => services(of),
+        Action::Scale { .. }
+        | Action::Restart { .. }
+        | Action::Stop { .. }
+        | Action::Rollback { .. }
+        | Action::Remove { .. } => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A whole story, changed.
+    fn read(change: impl Fn(&mut Value)) -> Result<Story, String> {
+        let text = include_str!("../../stories/an-undo-of-what-is-gone.json");
+        let mut story: Value = serde_json::from_str(text).unwrap();
+        change(&mut story);
+        Story::read(&story.to_string())
+    }
+
+    fn with_fault(fault: Value) -> String {
+        read(|story| story["faults"] = json!([fault])).unwrap_err()
+    }
+
+    #[test]
+    fn a_story_as_it_was_saved_is_right() {
+        assert!(read(|_| {}).is_ok());
+    }
+
+    #[test]
+    fn what_is_not_there_cannot_be_struck() {
+        let wrong = with_fault(json!({"at": 5, "fault": "daemon_crash", "machine": 99}));
+        assert_eq!(wrong, "there is no machine 99: they count from 0");
+        let wrong = with_fault(json!({"at": 5, "fault": "partition", "groups": [1]}));
+        assert_eq!(wrong, "a partition has groups for 1 machines, and there are 6");
+        let wrong = with_fault(json!({"at": 5, "fault": "server_crash", "machine": 3}));
+        assert_eq!(wrong, "machine 3 has no server of the store that could crash");
+    }
+
+    #[test]
+    fn a_name_that_is_no_host_name_and_fields_that_nobody_knows_are_refused() {
+        let named = |story: &mut Value| {
+            story["operations"][0]["action"]["services"][0]["names"] = json!(["BAD NAME"]);
+        };
+        assert!(read(named).unwrap_err().contains("BAD NAME"));
+        let unknown = |story: &mut Value| story["operations"][0]["action"]["colour"] = json!(1);
+        assert!(read(unknown).unwrap_err().contains("colour"));
+        let wrong = with_fault(json!({"at": 5, "fault": "daemon_crash", "machine": 1, "x": 1}));
+        assert!(wrong.contains('x'), "{wrong}");
+    }
+}
