@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use cli::say;
+use serde_json::json;
 
 /// A simulated second is mostly small values that come and go.
 #[global_allocator]
@@ -52,32 +53,24 @@ enum Command {
         /// Ends after so many seconds.
         #[arg(long, default_value_t = 300)]
         within: u64,
+        /// One JSON object.
+        #[arg(long)]
+        json: bool,
     },
     /// Plants bugs, one row at a time, and shows what it takes to see them.
-    Mutants {
-        /// Only rows whose name holds this.
-        #[arg(long, default_value = "")]
-        only: String,
-        /// Threads.
-        #[arg(long, default_value_t = 2)]
-        threads: usize,
-        /// Ends each enumeration after so many seconds.
-        #[arg(long, default_value_t = 600)]
-        within: u64,
-        /// After how many further effects a late one may land, beside at rest.
-        #[arg(long, value_delimiter = ',', default_value = "2")]
-        later: Vec<u64>,
-        /// Instead: plays at most so many stories with each bug, until one shows it.
-        #[arg(long)]
-        stories: Option<u64>,
-        /// Writes the table between the marks of this page.
-        #[arg(long)]
-        write: Option<PathBuf>,
-    },
+    Mutants(cli::mutants::MutantsArgs),
     /// The scenarios that can be enumerated.
-    Scenarios,
+    Scenarios {
+        /// One JSON object each.
+        #[arg(long)]
+        json: bool,
+    },
     /// The rare states that a thorough sweep must reach.
-    Marks,
+    Marks {
+        /// A JSON array of their names.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -99,23 +92,26 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Enumerate(args) => args.run(),
         Command::Replay { file, json } => cli::explain::replay(&file, json),
         Command::Explain(args) => args.run(),
-        Command::Shrink { file, within } => {
-            cli::explain::shrink(&file, Duration::from_secs(within))
+        Command::Shrink { file, within, json } => {
+            cli::explain::shrink(&file, Duration::from_secs(within), json)
         }
-        Command::Mutants { only, threads, stories: Some(most), write, .. } => {
-            cli::mutants::in_stories(&only, most, threads, write.as_deref())
-        }
-        Command::Mutants { only, threads, within, later, write, .. } => {
-            let within = Duration::from_secs(within);
-            cli::mutants::mutants(&only, threads, within, &later, write.as_deref())
-        }
-        Command::Scenarios => {
+        Command::Mutants(args) => args.run(),
+        Command::Scenarios { json } => {
             for scenario in sim::scenario::all().into_iter().chain(sim::scenario::pairs()) {
-                say!("{:26} {} machine(s)  {}", scenario.name, scenario.machines, scenario.about);
+                let (name, machines, about) = (scenario.name, scenario.machines, scenario.about);
+                if json {
+                    say!("{}", json!({"name": name, "machines": machines, "about": about}));
+                } else {
+                    say!("{name:26} {machines} machine(s)  {about}");
+                }
             }
             Ok(true)
         }
-        Command::Marks => {
+        Command::Marks { json: true } => {
+            say!("{}", json!(sim::marks::ALL.as_slice()));
+            Ok(true)
+        }
+        Command::Marks { json: false } => {
             sim::marks::ALL.iter().for_each(|mark| say!("{mark}"));
             Ok(true)
         }

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use serde_json::json;
 use sim::choice::{self, Choices};
 use sim::explain::{self, Layout, Nodes, Selection, Told};
 use sim::play::play;
 use sim::shrink::shrink as make_small;
+use sim::story::Story;
 use sim::trace::Happened;
 
 use super::saved::{self, Saved};
@@ -152,25 +154,35 @@ fn told(path: &Path) -> Result<Option<Told>, String> {
 }
 
 /// Makes a story small, in place.
-pub(crate) fn shrink(path: &Path, within: Duration) -> Result<bool, String> {
+pub(crate) fn shrink(path: &Path, within: Duration, json: bool) -> Result<bool, String> {
     let Saved::Story(story) = saved::load(path)? else {
         return Err(format!("{} holds no story: enumerations are small already", path.display()));
     };
     let shrunk = make_small(&story, within);
-    if !shrunk.breaks {
+    let size = |story: &Story| (story.nodes, story.operations.len(), story.faults.len());
+    let (before, now) = (size(&story), size(&shrunk.story));
+    if json {
+        let named = |(nodes, operations, faults)| json!({"nodes": nodes, "operations": operations, "faults": faults});
+        let now = shrunk.breaks.then(|| named(now));
+        let (breaks, runs) = (shrunk.breaks, shrunk.runs);
+        say!("{}", json!({"breaks": breaks, "before": named(before), "now": now, "runs": runs}));
+    } else if shrunk.breaks {
+        say!(
+            "{} machines, {} operations, {} faults; now {}, {}, {} ({} runs)",
+            before.0,
+            before.1,
+            before.2,
+            now.0,
+            now.1,
+            now.2,
+            shrunk.runs
+        );
+    } else {
         say!("it breaks nothing, and is left as it is");
+    }
+    if !shrunk.breaks {
         return Ok(true);
     }
-    say!(
-        "{} machines, {} operations, {} faults; now {}, {}, {} ({} runs)",
-        story.nodes,
-        story.operations.len(),
-        story.faults.len(),
-        shrunk.story.nodes,
-        shrunk.story.operations.len(),
-        shrunk.story.faults.len(),
-        shrunk.runs
-    );
     saved::save(path, &shrunk.story)?;
     Ok(false)
 }

@@ -51,6 +51,11 @@ impl IdleArgs {
         if let Some(page) = &self.write {
             write_between(page, "idle", &[in_words(&story, &report, &quiet)])?;
         }
+        if !report.violations.is_empty() {
+            let program = std::env::args().next().unwrap_or_else(|| "ployz-sim".to_owned());
+            let Self { nodes, hours, seed, .. } = self;
+            eprintln!("again: {program} idle --nodes {nodes} --hours {hours} --seed {seed}");
+        }
         Ok(report.violations.is_empty())
     }
 }
