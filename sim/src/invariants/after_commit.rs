@@ -44,8 +44,9 @@ impl Invariant for NoAbortAfterCommit {
         }
         let Seen::Stored { records, .. } = seen else { return Ok(()) };
         for record in *records {
-            self.seen += 1;
             let attempt = (record.id.clone(), record.attempt);
+            let over = self.committed.contains(&attempt) || self.aborted.contains(&attempt);
+            self.seen += u64::from(over);
             match record.phase {
                 Phase::Executing => {}
                 Phase::CleanupPending | Phase::Committed => {

@@ -41,19 +41,23 @@ impl Invariant for LowerEpochsAreRefused {
                 else {
                     return Ok(());
                 };
-                self.seen += 1;
                 let floor = self.floors.get(&(*machine, scope.clone())).copied();
                 if let Some(floor) = floor.filter(|floor| epoch < floor) {
+                    self.seen += 1;
                     self.lower.insert(*token, (*epoch, floor));
                 }
             }
             Seen::Replied { machine, token, reply } => {
-                if let Some((epoch, floor)) = self.lower.remove(token)
-                    && !matches!(reply, CommandReply::Stale { .. })
-                {
-                    return Err(format!(
-                        "machine {machine} answered a command of epoch {epoch} below its floor {floor} with {reply:?}"
-                    ));
+                let refused = matches!(reply, CommandReply::Stale { .. });
+                match self.lower.remove(token) {
+                    Some((epoch, floor)) if !refused => {
+                        return Err(format!(
+                            "machine {machine} answered a command of epoch {epoch} below its floor {floor} with {reply:?}"
+                        ));
+                    }
+                    // The floor rose while it waited.
+                    None if refused => self.seen += 1,
+                    _ => {}
                 }
             }
             _ => {}
@@ -100,8 +104,8 @@ impl Invariant for NothingLandsBehindTheBarrier {
                 }
             }
             Seen::Landed { machine, request, by: Some((scope, epoch)) } => {
-                self.seen += 1;
                 let barrier = self.acknowledged.get(&(*machine, scope.clone()));
+                self.seen += u64::from(barrier.is_some());
                 if let Some(barrier) = barrier.filter(|barrier| epoch < barrier) {
                     return Err(format!(
                         "machine {machine} acknowledged a barrier of {barrier}, then {request:?} of epoch {epoch} landed"

@@ -34,10 +34,10 @@ impl Invariant for IntentIsPlanned {
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
         let Seen::Stored { writes, operation, .. } = seen else { return Ok(()) };
         for write in *writes {
-            self.seen += 1;
             let tokens: Vec<_> = write.key.as_str().split('.').collect();
             match tokens[..] {
                 ["ns", _, "commit", _] => {
+                    self.seen += 1;
                     let commit: Commit = Commit::deserialize(&write.value)
                         .map_err(|error| format!("{}: {error}", write.key))?;
                     self.decided_once(write, &commit)?;
@@ -58,9 +58,13 @@ impl Invariant for IntentIsPlanned {
                         return Err(format!("{} is not what was planned", write.key));
                     }
                 }
-                ["ns", _, "revision", _] => self.once(write)?,
+                ["ns", _, "revision", _] => {
+                    self.seen += 1;
+                    self.once(write)?;
+                }
                 // A head that moves brings its commit with it.
                 ["ns", namespace, "head"] => {
+                    self.seen += 1;
                     let prefix = format!("ns.{namespace}.commit.");
                     if !writes.iter().any(|other| other.key.as_str().starts_with(&prefix)) {
                         return Err(format!("{} moves without a commit", write.key));

@@ -59,15 +59,15 @@ impl Invariant for OnlyForward {
 
 impl OnlyForward {
     fn record(&mut self, record: &OperationRecord) -> Result<(), String> {
-        self.seen += 1;
         let now = (record.attempt, record.phase);
-        if let Some(before) = self.records.insert(record.id.clone(), now)
-            && now < before
-        {
-            return Err(format!(
-                "{}: {} of attempt {} after {} of attempt {}",
-                record.id, now.1, now.0, before.1, before.0
-            ));
+        if let Some(before) = self.records.insert(record.id.clone(), now) {
+            self.seen += 1;
+            if now < before {
+                return Err(format!(
+                    "{}: {} of attempt {} after {} of attempt {}",
+                    record.id, now.1, now.0, before.1, before.0
+                ));
+            }
         }
         if let Some(epoch) = record.epoch {
             let highest = self.epochs.entry(record.scope.clone()).or_default();

@@ -97,6 +97,23 @@ pub fn unfinished(world: &World) -> Vec<OperationRecord> {
     records.filter(|record: &OperationRecord| !record.phase.is_final()).collect()
 }
 
+/// How much each of them is about in this world: recorded operations; committed instances; instances, backends, leases and claims.
+#[must_use]
+pub fn premises(world: &World) -> [(&'static str, u64); 3] {
+    let below = |prefix: Key| world.kv.under(&prefix).count();
+    let heads = heads(world);
+    let services = heads.values().flat_map(|commit| commit.services.values());
+    let committed = services.map(|service| service.slots.len()).sum::<usize>();
+    let running = world.runtimes.iter().map(|runtime| runtime.instances().len()).sum::<usize>();
+    let backends = world.gateways.iter().map(|gateway| gateway.backends().count()).sum::<usize>();
+    let held = below(Key::leases()) + below(Key::hosts()) + below(Key::ports());
+    [
+        (FINISHED, below(Key::operations()) as u64),
+        (RUNS, committed as u64),
+        (NOTHING_LEFT, (running + backends + held) as u64),
+    ]
+}
+
 /// What does not hold, with the name of the invariant.
 #[must_use]
 pub fn check(world: &World) -> Vec<(&'static str, String)> {

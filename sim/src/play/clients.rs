@@ -14,9 +14,9 @@ use crate::story::{Action, Story, host};
 use crate::trace::Kind;
 use crate::world::gateway::Link;
 
-const DROPPED: &str = "S7 no request is dropped by an operation";
+pub(super) const DROPPED: &str = "S7 no request is dropped by an operation";
 
-const MISROUTED: &str = "S7 no request reaches another service";
+pub(super) const MISROUTED: &str = "S7 no request reaches another service";
 /// How long after a fault of its own an instance may fail.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long a gateway may take to load everything once it hears the store.
@@ -115,7 +115,10 @@ impl Play<'_> {
             }
             Link::Silent(_) => false,
         };
+        // What operations do to namespaces with an odd number may stop them for a while.
+        let is_owed = steady && ns % 2 == 0;
         self.report.requests.sent += 1;
+        self.report.requests.owed += u64::from(is_owed && (served || owed.is_some()));
         if let Some(stranger) = strangers {
             let what = format!("the gateway of machine {gateway} sends {host} to {stranger}");
             return self.violate(MISROUTED, what);
@@ -127,8 +130,7 @@ impl Play<'_> {
         self.report.requests.failed += 1;
         self.cluster.note(Some(gateway), Kind::Failed, None, || format!("nobody serves {host}"));
         if let Some(instance) = owed
-            && steady
-            && ns % 2 == 0
+            && is_owed
         {
             let what = format!("{host} at machine {gateway}: {instance} does not serve");
             self.violate(DROPPED, what);

@@ -13,7 +13,7 @@ use crate::invariants::ASKED;
 use crate::story::Story;
 
 /// The name of the violation.
-const UNASKED: &str = "S10 nothing happens unasked";
+pub(super) const UNASKED: &str = "S10 nothing happens unasked";
 
 /// What the nodes did in the time in which nobody asked for anything.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]

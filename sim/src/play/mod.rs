@@ -45,6 +45,9 @@ use crate::world::servers::Servers;
 /// As many events as a story may have for each second and machine.
 const EVENTS_A_SECOND: u64 = 4000;
 
+/// L7.
+const BOUNDED: &str = "L7 effects are bounded";
+
 /// Something on the agenda.
 #[derive(Debug, Clone, Copy)]
 enum Todo {
@@ -191,7 +194,7 @@ impl<'s> Play<'s> {
             }
             if self.cluster.events > most {
                 let what = format!("{} events", self.cluster.events);
-                self.violate("L7 effects are bounded", what);
+                self.violate(BOUNDED, what);
                 return false;
             }
             match self.cluster.step(end) {

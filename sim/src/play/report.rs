@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto_core::api::OperationResult;
 use serde::Serialize;
 
-use super::Play;
+use super::clients::{DROPPED, MISROUTED};
+use super::rest::AGAIN;
+use super::{BOUNDED, Play};
 use crate::invariants::Violation;
 use crate::invariants::rest::{self, Content};
 use crate::marks::Marks;
@@ -43,6 +45,8 @@ impl Outcomes {
 pub struct Requests {
     /// All that had a route.
     pub sent: u64,
+    /// Those of them that an operation must not have dropped.
+    pub owed: u64,
     /// That an instance answered.
     pub served: u64,
     /// That none did.
@@ -119,10 +123,13 @@ impl Play<'_> {
         report.events = self.cluster.events;
         report.effects = self.cluster.effects;
         report.premises.extend(self.cluster.invariants.premises());
-        *report.premises.entry("L5 the same operation again has no effects").or_default() +=
-            report.repeated;
-        *report.premises.entry("S7 no request is dropped by an operation").or_default() +=
-            report.requests.sent;
+        let mut count = |invariant, states| {
+            *report.premises.entry(invariant).or_default() += states;
+        };
+        count(AGAIN, report.repeated);
+        count(DROPPED, report.requests.owed);
+        count(MISROUTED, report.requests.served);
+        count(BOUNDED, self.story.operations.len() as u64);
         let mut trace = self.cluster.trace;
         trace.mix(world.kv.last().0);
         report.trace_hash = trace.hash();

@@ -5,10 +5,13 @@ use std::time::Duration;
 use proto_core::api::{OperationResult, Submission};
 use proto_core::coordination::Phase;
 
+use super::idle::UNASKED;
 use super::{Play, crash_free};
 use crate::invariants::rest::{self, FINISHED, Snapshot};
 use crate::story::Action;
 
+/// L5.
+pub(super) const AGAIN: &str = "L5 the same operation again has no effects";
 /// How long it may take until everything has come to an end.
 const CONVERGES_WITHIN: Duration = Duration::from_secs(1200);
 /// Until every lease has expired, every pause is over, every record of a try is gone.
@@ -82,6 +85,9 @@ impl Play<'_> {
             return self.violate(FINISHED, what);
         }
         self.run_for(REST);
+        for (invariant, states) in rest::premises(&self.cluster.world) {
+            *self.report.premises.entry(invariant).or_default() += states;
+        }
         for (invariant, what) in rest::check(&self.cluster.world) {
             self.violate(invariant, what);
         }
@@ -108,15 +114,16 @@ impl Play<'_> {
         if !self.is_fine() {
             return;
         }
+        *self.report.premises.entry(UNASKED).or_default() += self.story.nodes as u64;
         let (before, last) = (Snapshot::of(&self.cluster.world), self.cluster.world.kv.last());
         let effects = self.cluster.effects;
         self.run_for(Duration::from_secs(600));
         let world = &self.cluster.world;
         if Snapshot::of(world) != before || world.kv.last() != last {
-            self.violate("S10 nothing happens unasked", "the idle cluster changed".to_owned());
+            self.violate(UNASKED, "the idle cluster changed".to_owned());
         } else if self.cluster.effects != effects {
             let what = format!("{} effects of an idle cluster", self.cluster.effects - effects);
-            self.violate("S10 nothing happens unasked", what);
+            self.violate(UNASKED, what);
         }
     }
 
@@ -153,7 +160,7 @@ impl Play<'_> {
             let same = Snapshot::of(&self.cluster.world) == before;
             if !done || !same || self.cluster.world.kv.last() != last {
                 let what = format!("{} once more: {result:?}", request.summary());
-                self.violate("L5 the same operation again has no effects", what);
+                self.violate(AGAIN, what);
             }
             self.report.repeated += 1;
         }

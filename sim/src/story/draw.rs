@@ -229,13 +229,15 @@ impl Draw<'_> {
             // Longer than anybody waits for it.
             "undecided" if self.below(2) == 0 => self.millis(62_000, 90_000),
             "crash_late" | "late" | "undecided" | "twice" => self.millis(100, 20_000),
+            // Longer than a lease lives: somebody else may have taken it, and be at work.
+            "daemon_pause" | "sleep" if self.below(2) == 0 => self.millis(31_000, 90_000),
             _ if NETWORK.contains(&class) => self.millis(500, 60_000),
             _ => self.millis(200, 40_000),
         };
         let what = match class {
             "daemon_crash" => What::DaemonCrash { machine },
-            "daemon_pause" => What::DaemonPause { machine },
-            "sleep" => What::Sleep { machine },
+            "daemon_pause" => What::DaemonPause { machine: self.struck(asked) },
+            "sleep" => What::Sleep { machine: self.struck(asked) },
             "reboot" => What::Reboot { machine },
             "partition" => What::Partition { groups: self.groups() },
             "one_way" => {
@@ -270,14 +272,17 @@ impl Draw<'_> {
             }
             "instance_exit" => What::InstanceExit { machine, nth: self.below(4) },
             _ => {
-                // Where an operation is coordinated there is most to strike.
-                let coordinates = !asked.is_empty() && self.below(3) > 0;
-                let machine =
-                    if coordinates { asked[self.below(asked.len())].machine } else { machine };
+                let machine = self.struck(asked);
                 self.effect(class, machine)
             }
         };
         Fault { at, lasts, what }
+    }
+
+    /// Where an operation is coordinated there is most to strike.
+    fn struck(&mut self, asked: &[Asked]) -> usize {
+        let coordinates = !asked.is_empty() && self.below(3) > 0;
+        if coordinates { asked[self.below(asked.len())].machine } else { self.machine() }
     }
 
     fn effect(&mut self, class: &'static str, machine: usize) -> What {
@@ -296,7 +301,9 @@ impl Draw<'_> {
         let classes: &[EffectClass] = match fate {
             EffectFate::CrashBefore => &EffectClass::ALL,
             EffectFate::CrashAfter => &[Write, Commit, Command, Runtime, Persist, Reply],
-            EffectFate::CrashLate | EffectFate::Late => &[Write, Commit, Command, Runtime],
+            // A command that comes behind the barrier of the next coordinator is what epochs are for.
+            EffectFate::CrashLate => &[Write, Commit, Command, Command, Command, Runtime],
+            EffectFate::Late => &[Write, Commit, Command, Runtime],
             EffectFate::LostAnswer => &[Read, Write, Commit, Command, Runtime],
             EffectFate::LostRequest => &[Write, Commit, Command, Runtime, Reply],
             EffectFate::Undecided => &[Write, Commit, Commit],
