@@ -35,7 +35,7 @@ impl Story {
             ));
         }
         let asked = self.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
-        let struck = self.faults.iter().flat_map(|fault| machines(&fault.what));
+        let struck = self.faults.iter().flat_map(|fault| fault.what.machines());
         if let Some(machine) = asked.chain(struck).find(|machine| *machine >= self.nodes) {
             return Err(format!("there is no machine {machine}: they count from 0"));
         }
@@ -61,34 +61,6 @@ impl Story {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// The machines that a fault names.
-fn machines(what: &What) -> Vec<usize> {
-    match what {
-        What::DaemonCrash { machine }
-        | What::DaemonPause { machine }
-        | What::Sleep { machine }
-        | What::Reboot { machine }
-        | What::ServerCrash { machine }
-        | What::FollowerGap { machine }
-        | What::SlowFollower { machine, .. }
-        | What::SlowRuntime { machine, .. }
-        | What::FailingRuntime { machine }
-        | What::DiskFull { machine }
-        | What::ClockStep { machine, .. }
-        | What::InstanceExit { machine, .. }
-        | What::Effect { machine, .. } => vec![*machine],
-        What::OneWay { from, to } => vec![*from, *to],
-        What::Partition { .. }
-        | What::Loss { .. }
-        | What::Duplication { .. }
-        | What::Delay { .. }
-        | What::EndedKeysBack { .. }
-        | What::QuorumLoss
-        | What::Election
-        | What::TornBatch { .. } => Vec::new(),
     }
 }
 
