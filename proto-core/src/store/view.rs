@@ -66,14 +66,10 @@ impl<T: DeserializeOwned> Versioned<T> {
     }
 }
 
-fn read<T: DeserializeOwned>(entry: &Entry) -> Result<Versioned<T>, FactError> {
-    Versioned::read(entry)
-}
-
 fn read_operation(entry: &Entry) -> Result<Versioned<OperationRecord>, FactError> {
     let done = entry.value.get("done").filter(|done| done.is_object());
     let (Some(record), Some(done)) = (entry.value.as_object(), done) else {
-        return read(entry);
+        return Versioned::read(entry);
     };
     let without_steps = json!({ "commit": done.get("commit"), "steps": [] });
     let fields = record.iter().map(|(name, value)| {
@@ -117,18 +113,18 @@ impl Facts {
         for entry in entries {
             let tokens: Vec<_> = entry.key.as_str().split('.').collect();
             match tokens[..] {
-                ["cluster"] => facts.cluster = Some(read(entry)?),
+                ["cluster"] => facts.cluster = Some(Versioned::read(entry)?),
                 ["machine", _] => {
-                    let machine: Versioned<MachineRecord> = read(entry)?;
+                    let machine: Versioned<MachineRecord> = Versioned::read(entry)?;
                     facts.machines.insert(machine.value.id.clone(), machine.value);
                 }
-                ["ns", _, "head"] => facts.head = Some(read(entry)?),
+                ["ns", _, "head"] => facts.head = Some(Versioned::read(entry)?),
                 ["ns", _, "commit", _] => {
-                    let commit: Versioned<Commit> = read(entry)?;
+                    let commit: Versioned<Commit> = Versioned::read(entry)?;
                     facts.commits.insert(commit.value.number, commit.value);
                 }
                 ["ns", _, "revision", name] => {
-                    let revision: Versioned<ServiceRevision> = read(entry)?;
+                    let revision: Versioned<ServiceRevision> = Versioned::read(entry)?;
                     // By its key: a newer daemon's spec may have fields that this build's digest leaves out.
                     let digest = name.parse::<Digest>().map_err(|error| FactError {
                         key: entry.key.clone(),
@@ -141,16 +137,16 @@ impl Facts {
                         key: entry.key.clone(),
                         detail: error.to_string(),
                     })?;
-                    facts.allocations.insert(namespace, read(entry)?);
+                    facts.allocations.insert(namespace, Versioned::read(entry)?);
                 }
                 ["host", _] | ["port", _, _] => {
-                    facts.claims.insert(entry.key.clone(), read(entry)?);
+                    facts.claims.insert(entry.key.clone(), Versioned::read(entry)?);
                 }
                 ["op", _] => {
                     let record = read_operation(entry)?;
                     facts.operations.insert(record.value.id.clone(), record);
                 }
-                ["lease", ..] => facts.lease = Some(read(entry)?),
+                ["lease", ..] => facts.lease = Some(Versioned::read(entry)?),
                 _ => {}
             }
         }

@@ -1,12 +1,19 @@
 //! `mutants`: bugs planted on purpose, and what it takes to see them.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use clap::Args;
+use serde_json::json;
+use sim::measure::{InStories, Measured, Row, StoryRow, in_stories, measure, name, rows};
+use sim::measure::{scenarios, story_rows};
+
+use super::{around, write_between};
 
 /// What is planted, and where it is looked for.
 #[derive(Debug, Clone, Args)]
-#[cfg_attr(not(feature = "mutants"), allow(dead_code, reason = "this build has none to plant"))]
 pub(crate) struct MutantsArgs {
     /// Only rows whose name holds this.
     #[arg(long, default_value = "")]
@@ -31,172 +38,151 @@ pub(crate) struct MutantsArgs {
     write: Option<PathBuf>,
 }
 
-#[cfg(not(feature = "mutants"))]
+fn named(row: &Row) -> String {
+    if row.planted.is_empty() { "nothing".to_owned() } else { name(&row.planted) }
+}
+
 impl MutantsArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
-        Err("this build has no bugs to plant: build it with `--features mutants`".to_owned())
+        if !cfg!(feature = "mutants") {
+            let why = "this build has no bugs to plant: build it with `--features mutants`";
+            return Err(why.to_owned());
+        }
+        match self.stories {
+            Some(most) => self.in_stories(most),
+            None => self.enumerated(),
+        }
+    }
+
+    /// Plants each bug and makes every run within a budget that grows until one shows it.
+    fn enumerated(&self) -> Result<bool, String> {
+        let scenarios = scenarios()?;
+        let none =
+            Row { planted: Vec::new(), remark: "nothing planted", masked: true, looking_for: None };
+        if let Some(page) = &self.write {
+            around(page, "mutants")?;
+        }
+        let wanted = |row: &Row| named(row).contains(&self.only);
+        let all: Vec<_> = std::iter::once(none).chain(rows()).filter(wanted).collect();
+        if all.is_empty() {
+            return Err(format!("no row's name holds {:?}", self.only));
+        }
+        let mut good = true;
+        let mut table = vec![
+            "| planted | seen by | crashes | faults | in | schedules | |".to_owned(),
+            "|---|---|---|---|---|---|---|".to_owned(),
+        ];
+        let within = Duration::from_secs(self.within);
+        for row in all {
+            let measured = measure(&row, &scenarios, &self.later, within, self.threads);
+            good &= measured.caught.is_some() != row.masked;
+            let line = enumerated_line(&row, &measured);
+            if self.json {
+                say!("{}", enumerated_json(&row, &measured));
+            } else {
+                say!("{line} {:.1} s", measured.took.as_secs_f64());
+                if let Some(caught) = &measured.caught {
+                    say!("    {} '{}'", caught.violation, caught.report.schedule());
+                }
+            }
+            table.push(line);
+        }
+        if let Some(page) = &self.write {
+            write_between(page, "mutants", &table)?;
+        }
+        Ok(good)
+    }
+
+    /// Plants each bug and plays stories until one shows it.
+    fn in_stories(&self, most: u64) -> Result<bool, String> {
+        let wanted = |row: &StoryRow| name(&row.planted).contains(&self.only);
+        let wanted: Vec<_> = story_rows().into_iter().filter(wanted).collect();
+        if wanted.is_empty() {
+            return Err(format!("no row's name holds {:?}", self.only));
+        }
+        if let Some(page) = &self.write {
+            around(page, "mutants-in-stories")?;
+        }
+        let next = AtomicUsize::new(0);
+        let lines = Mutex::new(vec![(String::new(), true); wanted.len()]);
+        std::thread::scope(|scope| {
+            for _ in 0..self.threads.max(1) {
+                scope.spawn(|| {
+                    loop {
+                        let at = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(row) = wanted.get(at) else { return };
+                        let found = in_stories(row, most);
+                        let line = story_line(row, &found);
+                        if self.json {
+                            say!("{}", story_json(row, &found));
+                        } else {
+                            say!("{line} {:.1} s", found.took.as_secs_f64());
+                        }
+                        let mut lines = lines.lock().expect("no thread panics with it");
+                        lines[at] = (line, found.caught.is_some());
+                    }
+                });
+            }
+        });
+        let lines = lines.into_inner().expect("every thread has ended");
+        let good = lines.iter().all(|(_, caught)| *caught);
+        if let Some(page) = &self.write {
+            let mut table = vec![
+                "| planted | machines | stories until caught | seed | seen by |".to_owned(),
+                "|---|---|---|---|---|".to_owned(),
+            ];
+            table.extend(lines.into_iter().map(|(line, _)| line));
+            write_between(page, "mutants-in-stories", &table)?;
+        }
+        Ok(good)
     }
 }
 
-#[cfg(feature = "mutants")]
-mod planted {
-    use std::sync::Mutex;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::Duration;
+fn enumerated_line(row: &Row, measured: &Measured) -> String {
+    let (planted, schedules) = (named(row), measured.schedules);
+    let Some(caught) = &measured.caught else {
+        return format!("| {planted} | 0 violations | | | | {schedules} | {} |", row.remark);
+    };
+    let (crashes, faults) = caught.needed;
+    let by = caught.violation.invariant;
+    let scenario = caught.scenario;
+    let remark = row.remark;
+    format!("| {planted} | {by} | {crashes} | {faults} | {scenario} | {schedules} | {remark} |")
+}
 
-    use serde_json::json;
-    use sim::measure::{InStories, Measured, Row, StoryRow, in_stories, measure, name, rows};
-    use sim::measure::{scenarios, story_rows};
-
-    use super::MutantsArgs;
-    use crate::cli::{around, write_between};
-
-    fn named(row: &Row) -> String {
-        if row.planted.is_empty() { "nothing".to_owned() } else { name(&row.planted) }
-    }
-
-    impl MutantsArgs {
-        pub(crate) fn run(&self) -> Result<bool, String> {
-            match self.stories {
-                Some(most) => self.in_stories(most),
-                None => self.enumerated(),
-            }
-        }
-
-        /// Plants each bug and makes every run within a budget that grows until one shows it.
-        fn enumerated(&self) -> Result<bool, String> {
-            let scenarios = scenarios()?;
-            let none = Row {
-                planted: Vec::new(),
-                remark: "nothing planted",
-                masked: true,
-                looking_for: None,
-            };
-            if let Some(page) = &self.write {
-                around(page, "mutants")?;
-            }
-            let wanted = |row: &Row| named(row).contains(&self.only);
-            let all: Vec<_> = std::iter::once(none).chain(rows()).filter(wanted).collect();
-            if all.is_empty() {
-                return Err(format!("no row's name holds {:?}", self.only));
-            }
-            let mut good = true;
-            let mut table = vec![
-                "| planted | seen by | crashes | faults | in | schedules | |".to_owned(),
-                "|---|---|---|---|---|---|---|".to_owned(),
-            ];
-            let within = Duration::from_secs(self.within);
-            for row in all {
-                let measured = measure(&row, &scenarios, &self.later, within, self.threads);
-                good &= measured.caught.is_some() != row.masked;
-                let line = enumerated_line(&row, &measured);
-                if self.json {
-                    say!("{}", enumerated_json(&row, &measured));
-                } else {
-                    say!("{line} {:.1} s", measured.took.as_secs_f64());
-                    if let Some(caught) = &measured.caught {
-                        say!("    {} '{}'", caught.violation, caught.report.schedule());
-                    }
-                }
-                table.push(line);
-            }
-            if let Some(page) = &self.write {
-                write_between(page, "mutants", &table)?;
-            }
-            Ok(good)
-        }
-
-        /// Plants each bug and plays stories until one shows it.
-        fn in_stories(&self, most: u64) -> Result<bool, String> {
-            let wanted = |row: &StoryRow| name(&row.planted).contains(&self.only);
-            let wanted: Vec<_> = story_rows().into_iter().filter(wanted).collect();
-            if wanted.is_empty() {
-                return Err(format!("no row's name holds {:?}", self.only));
-            }
-            if let Some(page) = &self.write {
-                around(page, "mutants-in-stories")?;
-            }
-            let next = AtomicUsize::new(0);
-            let lines = Mutex::new(vec![(String::new(), true); wanted.len()]);
-            std::thread::scope(|scope| {
-                for _ in 0..self.threads.max(1) {
-                    scope.spawn(|| {
-                        loop {
-                            let at = next.fetch_add(1, Ordering::Relaxed);
-                            let Some(row) = wanted.get(at) else { return };
-                            let found = in_stories(row, most);
-                            let line = story_line(row, &found);
-                            if self.json {
-                                say!("{}", story_json(row, &found));
-                            } else {
-                                say!("{line} {:.1} s", found.took.as_secs_f64());
-                            }
-                            let mut lines = lines.lock().expect("no thread panics with it");
-                            lines[at] = (line, found.caught.is_some());
-                        }
-                    });
-                }
-            });
-            let lines = lines.into_inner().expect("every thread has ended");
-            let good = lines.iter().all(|(_, caught)| *caught);
-            if let Some(page) = &self.write {
-                let mut table = vec![
-                    "| planted | machines | stories until caught | seed | seen by |".to_owned(),
-                    "|---|---|---|---|---|".to_owned(),
-                ];
-                table.extend(lines.into_iter().map(|(line, _)| line));
-                write_between(page, "mutants-in-stories", &table)?;
-            }
-            Ok(good)
-        }
-    }
-
-    fn enumerated_line(row: &Row, measured: &Measured) -> String {
-        let (planted, schedules) = (named(row), measured.schedules);
-        let Some(caught) = &measured.caught else {
-            return format!("| {planted} | 0 violations | | | | {schedules} | {} |", row.remark);
-        };
-        let (crashes, faults) = caught.needed;
-        let by = caught.violation.invariant;
-        let scenario = caught.scenario;
-        let remark = row.remark;
-        format!("| {planted} | {by} | {crashes} | {faults} | {scenario} | {schedules} | {remark} |")
-    }
-
-    fn enumerated_json(row: &Row, measured: &Measured) -> serde_json::Value {
-        let caught = measured.caught.as_ref().map(|caught| {
-            json!({
-                "invariant": caught.violation.invariant, "what": caught.violation.what,
-                "crashes": caught.needed.0, "faults": caught.needed.1,
-                "scenario": caught.scenario, "choices": caught.report.schedule(),
-            })
-        });
+fn enumerated_json(row: &Row, measured: &Measured) -> serde_json::Value {
+    let caught = measured.caught.as_ref().map(|caught| {
         json!({
-            "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
-            "remark": row.remark, "masked": row.masked, "caught": caught,
-            "schedules": measured.schedules, "seconds": measured.took.as_secs_f64(),
+            "invariant": caught.violation.invariant, "what": caught.violation.what,
+            "crashes": caught.needed.0, "faults": caught.needed.1,
+            "scenario": caught.scenario, "choices": caught.report.schedule(),
         })
-    }
+    });
+    json!({
+        "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
+        "remark": row.remark, "masked": row.masked, "caught": caught,
+        "schedules": measured.schedules, "seconds": measured.took.as_secs_f64(),
+    })
+}
 
-    fn story_line(row: &StoryRow, found: &InStories) -> String {
-        let (name, (from, to)) = (name(&row.planted), row.nodes);
-        let head = format!("| {name} | {from}–{to} |");
-        match &found.caught {
-            Some((seed, violation)) => {
-                format!("{head} {} | {seed} | {} |", found.stories, violation.invariant)
-            }
-            None => format!("{head} none of {} | | |", found.stories),
+fn story_line(row: &StoryRow, found: &InStories) -> String {
+    let (name, (from, to)) = (name(&row.planted), row.nodes);
+    let head = format!("| {name} | {from}–{to} |");
+    match &found.caught {
+        Some((seed, violation)) => {
+            format!("{head} {} | {seed} | {} |", found.stories, violation.invariant)
         }
+        None => format!("{head} none of {} | | |", found.stories),
     }
+}
 
-    fn story_json(row: &StoryRow, found: &InStories) -> serde_json::Value {
-        let caught = found.caught.as_ref().map(|(seed, violation)| {
-            json!({"seed": seed, "invariant": violation.invariant, "what": violation.what})
-        });
-        json!({
-            "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
-            "nodes": row.nodes, "caught": caught, "stories": found.stories,
-            "seconds": found.took.as_secs_f64(),
-        })
-    }
+fn story_json(row: &StoryRow, found: &InStories) -> serde_json::Value {
+    let caught = found.caught.as_ref().map(|(seed, violation)| {
+        json!({"seed": seed, "invariant": violation.invariant, "what": violation.what})
+    });
+    json!({
+        "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
+        "nodes": row.nodes, "caught": caught, "stories": found.stories,
+        "seconds": found.took.as_secs_f64(),
+    })
 }

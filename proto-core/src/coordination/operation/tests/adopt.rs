@@ -176,13 +176,17 @@ fn come_back(mut left: Bench, head: u64, other: bool) -> Bench {
     bench
 }
 
-#[test]
-fn a_record_that_came_back_after_newer_commits_is_ended_without_a_step() {
-    let bench = come_back(left(), 3, false);
+/// Without a step, and says why.
+fn ends_as_committed(bench: &Bench) {
     let finish = bench.batch();
     assert_eq!(bench.shape(&finish), ["lease.ns.blog 299", "op.ID 300"]);
     assert_eq!(record(&finish).phase, Phase::Committed);
     assert!(record(&finish).notes[0].contains("had come back"));
+}
+
+#[test]
+fn a_record_that_came_back_after_newer_commits_is_ended_without_a_step() {
+    ends_as_committed(&come_back(left(), 3, false));
 }
 
 #[test]
@@ -221,10 +225,7 @@ fn a_record_that_came_back_from_an_abort_that_the_heads_commit_followed_is_taken
 
 #[test]
 fn a_record_that_came_back_from_an_abort_and_is_history_is_ended_as_committed() {
-    let bench = come_back(left_aborting(), 3, false);
-    let finish = bench.batch();
-    assert_eq!(bench.shape(&finish), ["lease.ns.blog 299", "op.ID 300"]);
-    assert_eq!(record(&finish).phase, Phase::Committed);
+    ends_as_committed(&come_back(left_aborting(), 3, false));
 }
 
 #[test]
