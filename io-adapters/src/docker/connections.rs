@@ -3,6 +3,7 @@
 //! A connection whose client is gone stays open on the server's side until the server has finished with the request that it
 //! carried, so the kernel's list of such connections says whether a request of a dead process can still have an effect.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::linux::fs::MetadataExt as _;
 use std::path::Path;
@@ -12,13 +13,21 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with,
 };
 
-/// How many connections to the server that listens on `socket` have lost their client and are not finished, counting those not
-/// yet accepted. Connections from another network namespace are not seen.
+/// Connections that have lost their client and are not finished.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Orphans {
+    /// How many of them the server has not accepted yet.
+    pub(super) queued: usize,
+    /// Those that it has, each by the number that the kernel gives a socket and never gives again.
+    pub(super) accepted: BTreeSet<u64>,
+}
+
+/// The orphans of the server that listens on `socket`. Connections from another network namespace are not seen.
 ///
 /// # Errors
 ///
 /// If there is no such socket, or the kernel cannot be asked (`CONFIG_UNIX_DIAG` is off).
-pub(super) fn orphans(socket: &Path) -> io::Result<usize> {
+pub(super) fn orphans(socket: &Path) -> io::Result<Orphans> {
     let file = std::fs::metadata(socket)?;
     let place = (low(file.st_ino()), kernel_device(file.st_dev()));
     let netlink = socket_with(
@@ -28,19 +37,19 @@ pub(super) fn orphans(socket: &Path) -> io::Result<usize> {
         Some(netlink::SOCK_DIAG),
     )?;
     sendto(&netlink, &request(), SendFlags::empty(), &SocketAddrNetlink::new(0, 0))?;
-    let mut count = 0;
+    let mut found = Orphans::default();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let (read, _) = recv(&netlink, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..read];
         while let Some((kind, body, after)) = message(rest) {
             match kind {
-                DONE => return Ok(count),
+                DONE => return Ok(found),
                 ERROR => {
                     let code = body.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
                     return Err(io::Error::from_raw_os_error(-code));
                 }
-                BY_FAMILY => count += orphans_of(body, place),
+                BY_FAMILY => found.look_at(body, place),
                 _ => {}
             }
             rest = after;
@@ -82,29 +91,35 @@ fn message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     Some((kind, body, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
 }
 
-/// What one socket of the kernel's list adds to the count.
-fn orphans_of(socket: &[u8], place: (u32, u32)) -> usize {
-    let Some(&state) = socket.get(2) else { return 0 };
-    let mut here = false;
-    let mut peer = 0;
-    let mut pending = 0;
-    let mut rest = socket.get(16..).unwrap_or_default();
-    while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
-        let Some(value) = rest.get(4..usize::from(length)) else { break };
-        match kind {
-            ATTRIBUTE_VFS => {
-                here = (u32_at(value, 0), u32_at(value, 4)) == (Some(place.0), Some(place.1))
+impl Orphans {
+    /// Adds what one socket of the kernel's list says.
+    fn look_at(&mut self, socket: &[u8], place: (u32, u32)) {
+        let (Some(&state), Some(cookie)) = (socket.get(2), u64_at(socket, 8)) else { return };
+        let mut here = false;
+        let mut peer = 0;
+        let mut pending = 0;
+        let mut rest = socket.get(16..).unwrap_or_default();
+        while let (Some(length), Some(kind)) = (u16_at(rest, 0), u16_at(rest, 2)) {
+            let Some(value) = rest.get(4..usize::from(length)) else { break };
+            match kind {
+                ATTRIBUTE_VFS => {
+                    here = (u32_at(value, 0), u32_at(value, 4)) == (Some(place.0), Some(place.1))
+                }
+                ATTRIBUTE_PEER => peer = u32_at(value, 0).unwrap_or(0),
+                ATTRIBUTE_ICONS => {
+                    pending = value.chunks_exact(4).filter(|ino| *ino == [0; 4]).count()
+                }
+                _ => {}
             }
-            ATTRIBUTE_PEER => peer = u32_at(value, 0).unwrap_or(0),
-            ATTRIBUTE_ICONS => pending = value.chunks_exact(4).filter(|ino| *ino == [0; 4]).count(),
+            rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
+        }
+        match state {
+            STATE_LISTEN if here => self.queued += pending,
+            STATE_ESTABLISHED if here && peer == 0 => {
+                self.accepted.insert(cookie);
+            }
             _ => {}
         }
-        rest = rest.get(usize::from(length).next_multiple_of(4)..).unwrap_or_default();
-    }
-    match state {
-        STATE_LISTEN if here => pending,
-        STATE_ESTABLISHED if here && peer == 0 => 1,
-        _ => 0,
     }
 }
 
@@ -114,6 +129,10 @@ fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
 
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
 #[expect(
@@ -144,19 +163,27 @@ mod tests {
         let living = UnixStream::connect(&path).unwrap();
         let (_accepted, _) = server.accept().unwrap();
         match orphans(&path) {
-            Ok(count) => assert_eq!(count, 0),
+            Ok(found) => assert_eq!(found, Orphans::default()),
             Err(error) => return eprintln!("skipped: the kernel cannot be asked: {error}"),
         }
         let mut dying = UnixStream::connect(&path).unwrap();
         dying.write_all(b"x").unwrap();
-        assert_eq!(orphans(&path).unwrap(), 0);
+        assert_eq!(orphans(&path).unwrap(), Orphans::default());
         drop(dying);
-        assert_eq!(orphans(&path).unwrap(), 1, "not yet accepted");
+        let found = orphans(&path).unwrap();
+        assert_eq!((found.queued, found.accepted.len()), (1, 0), "not yet accepted");
         let (mut accepted, _) = server.accept().unwrap();
         accepted.read_exact(&mut [0]).unwrap();
-        assert_eq!(orphans(&path).unwrap(), 1, "accepted, read, not finished");
+        let first = orphans(&path).unwrap();
+        assert_eq!((first.queued, first.accepted.len()), (0, 1), "accepted, read, not finished");
+        drop(UnixStream::connect(&path).unwrap());
+        let (second, _) = server.accept().unwrap();
         drop(accepted);
-        assert_eq!(orphans(&path).unwrap(), 0);
+        let left = orphans(&path).unwrap();
+        assert_eq!(left.accepted.len(), 1);
+        assert!(left.accepted.is_disjoint(&first.accepted), "each is told from the others");
+        drop(second);
+        assert_eq!(orphans(&path).unwrap(), Orphans::default());
         drop(living);
     }
 }

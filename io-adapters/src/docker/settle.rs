@@ -5,7 +5,7 @@ use proto_core::id::InstanceName;
 use proto_core::runtime::RuntimeReply;
 use tokio::time::{Instant, sleep};
 
-use super::connections::orphans;
+use super::connections::{Orphans, orphans};
 use super::error::{Answer, unavailable};
 use super::{Docker, Found, PATIENT, observe};
 
@@ -29,37 +29,7 @@ impl Docker {
     /// restart policy. Where the kernel cannot be asked (no `CONFIG_UNIX_DIAG`) a full round trip through the engine and through
     /// the container's lock is all there is, which in practice comes after earlier requests, but is no proof; a warning says so.
     pub(super) async fn settle(&self, instance: &InstanceName) -> Answer<RuntimeReply> {
-        let give_up = Instant::now() + Duration::from_secs(ORPHANED);
-        let mut pause = Duration::from_millis(5);
-        // A connection can slip from "queued" to "accepted" while the kernel lists them and so be missed by one look, not by two.
-        let mut clean = 0;
-        while clean < 2 {
-            match orphans(&self.config.socket) {
-                Ok(0) => {
-                    clean += 1;
-                    continue;
-                }
-                Ok(count) if Instant::now() > give_up => {
-                    return Err(unavailable(&format!(
-                        "{count} requests of clients that are gone are still inside the engine after {ORPHANED} s"
-                    )));
-                }
-                Ok(_) => clean = 0,
-                Err(error)
-                    if error.kind() == std::io::ErrorKind::NotFound
-                        && !self.config.socket.exists() =>
-                {
-                    return Err(unavailable(&format!("{}: {error}", self.config.socket.display())));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the kernel does not list the connections of the engine's socket; requests of a killed daemon may still land");
-                    break;
-                }
-            }
-            // Nobody announces the end of another process's connection, so this looks again, for as long as there is one.
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(250));
-        }
+        self.orphans_end().await?;
         // A removal that was begun counts as landed when the container is gone.
         if let Found::Ours(container) = self.find(instance).await? {
             let removing = container.state.as_ref().and_then(|state| state.status)
@@ -70,5 +40,53 @@ impl Docker {
             }
         }
         Ok(RuntimeReply::Done)
+    }
+
+    /// Waits until the engine has finished with every request that has lost its client by now. Those that lose it later are not waited for:
+    /// on a busy engine there is always one.
+    async fn orphans_end(&self) -> Answer<()> {
+        let give_up = Instant::now() + Duration::from_secs(ORPHANED);
+        let mut pause = Duration::from_millis(5);
+        // Nobody announces the end of another process's connection, so this looks again, for as long as there is one.
+        let mut wait = async |count: usize| {
+            if Instant::now() > give_up {
+                return Err(unavailable(&format!(
+                    "{count} requests of clients that are gone are still inside the engine after {ORPHANED} s"
+                )));
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(250));
+            Ok(())
+        };
+        loop {
+            match self.orphans()? {
+                Some(found) if found.queued > 0 => wait(found.queued).await?,
+                Some(_) => break,
+                None => return Ok(()),
+            }
+        }
+        // One that slipped from "queued" to "accepted" while the kernel listed them was missed by that look; it is in this one.
+        let mut left = self.orphans()?.unwrap_or_default().accepted;
+        while !left.is_empty() {
+            wait(left.len()).await?;
+            left = &left & &self.orphans()?.unwrap_or_default().accepted;
+        }
+        Ok(())
+    }
+
+    /// `None`, with a warning, where the kernel cannot be asked.
+    fn orphans(&self) -> Answer<Option<Orphans>> {
+        match orphans(&self.config.socket) {
+            Ok(found) => Ok(Some(found)),
+            Err(error)
+                if error.kind() == std::io::ErrorKind::NotFound && !self.config.socket.exists() =>
+            {
+                Err(unavailable(&format!("{}: {error}", self.config.socket.display())))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the kernel does not list the connections of the engine's socket; requests of a killed daemon may still land");
+                Ok(None)
+            }
+        }
     }
 }
