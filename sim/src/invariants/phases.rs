@@ -1,10 +1,13 @@
-//! S6: phases never go backwards; epochs of records and floors of machines never fall.
+//! S6: phases never go backwards; the epochs under which operations hold the lease of their scope, and floors of machines, never fall. A
+//! record that is written without the lease, to find out what became of a batch, says only how it was.
 
 use std::collections::BTreeMap;
 
 use proto_core::coordination::{OperationRecord, Phase};
 use proto_core::id::{Epoch, OperationId};
-use proto_core::store::Scope;
+use proto_core::store::facts::Lease;
+use proto_core::store::{Key, Scope};
+use serde::Deserialize as _;
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -13,7 +16,7 @@ use crate::world::World;
 #[derive(Debug, Clone, Default)]
 pub(super) struct OnlyForward {
     records: BTreeMap<OperationId, (u32, Phase)>,
-    epochs: BTreeMap<Scope, Epoch>,
+    epochs: BTreeMap<Key, Epoch>,
     floors: BTreeMap<(usize, Scope), Epoch>,
     seen: u64,
 }
@@ -29,9 +32,16 @@ impl Invariant for OnlyForward {
 
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
         match seen {
-            Seen::Stored { records, .. } => {
+            Seen::Stored { writes, records, .. } => {
                 for record in *records {
                     self.record(record)?;
+                }
+                for write in writes.iter().filter(|write| write.key.is_under(&Key::leases())) {
+                    let lease: Lease = Lease::deserialize(&write.value)
+                        .map_err(|error| format!("{}: {error}", write.key))?;
+                    let of = records.iter().find(|record| record.id == lease.operation);
+                    let epoch = lease.epoch.or(of.and_then(|record| record.epoch));
+                    self.holds(&write.key, &lease.operation, epoch)?;
                 }
             }
             Seen::Forgotten { operation } => {
@@ -69,13 +79,22 @@ impl OnlyForward {
                 ));
             }
         }
-        if let Some(epoch) = record.epoch {
-            let highest = self.epochs.entry(record.scope.clone()).or_default();
-            if epoch < *highest {
-                return Err(format!("{}: epoch {epoch} after {highest}", record.id));
-            }
-            *highest = epoch;
+        Ok(())
+    }
+
+    /// An operation writes the lease, under this epoch if it had one before.
+    fn holds(
+        &mut self,
+        lease: &Key,
+        operation: &OperationId,
+        epoch: Option<Epoch>,
+    ) -> Result<(), String> {
+        let Some(epoch) = epoch else { return Ok(()) };
+        let highest = self.epochs.entry(lease.clone()).or_default();
+        if epoch < *highest {
+            return Err(format!("{operation}: epoch {epoch} after {highest}"));
         }
+        *highest = epoch;
         Ok(())
     }
 }

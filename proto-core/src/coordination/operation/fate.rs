@@ -8,7 +8,7 @@ use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
 use crate::mutant::{self, Mutant};
 use crate::span::Span;
-use crate::store::{Facts, Key, Revision, Scope, StoreError, StoreReply, StoreRequest, Write};
+use crate::store::{Facts, Key, Scope, StoreError, StoreReply, StoreRequest, Write};
 use crate::time::{Time, UnixTime};
 
 /// How long the mark lives that keeps a lost batch from landing where no record was.
@@ -52,13 +52,11 @@ impl Operation {
             return self.interrupt(ErrorBody::new("ADOPTED_ELSEWHERE", message));
         }
         // The record is still ours, so nobody adopted it. The lease may have expired, or a renewal whose answer was lost has landed.
-        let held = self.lease.as_ref().map(|held| (held.revision, held.value.nonce.clone()));
-        let now_there = facts.lease.as_ref().map(|l| (l.revision, l.value.nonce.clone()));
-        let still_ours = matches!((&held, &now_there), (Some((_, a)), Some((_, b))) if a == b);
         self.facts = facts;
+        let still_ours = self.has_lease();
         if pending.is_commit() && self.has_landed() {
             self.follow_lease();
-            return self.landed(wall);
+            return self.landed(wall, 0);
         }
         match (pending.what, still_ours) {
             // What only ran out, as a claim that had been given up does, is expected as it is now.
@@ -79,6 +77,7 @@ impl Operation {
                 self.follow_lease();
                 self.abort(now, wall, error);
             }
+            (Batch::Landed, false) if pending.lost < 3 => self.landed(wall, pending.lost + 1),
             (Batch::Abort | Batch::Landed | Batch::Finish, _) if pending.lost < 3 => {
                 self.follow_lease();
                 let lost = pending.lost + 1;
@@ -94,11 +93,19 @@ impl Operation {
         }
     }
 
-    /// Takes over the revision of the lease as it was read.
-    fn follow_lease(&mut self) {
-        let there = self.facts.lease.as_ref().map_or(Revision::ABSENT, |lease| lease.revision);
-        if let Some(held) = &mut self.lease {
-            held.revision = there;
+    /// Whether the lease that was read is the one that this operation took.
+    pub(super) fn has_lease(&self) -> bool {
+        let held = self.lease.as_ref().map(|held| &held.value.nonce);
+        let there = self.facts.lease.as_ref().map(|lease| &lease.value.nonce);
+        held.is_some() && held == there
+    }
+
+    /// Takes over the revision of the lease as it was read; one that is no longer ours is held no more.
+    pub(super) fn follow_lease(&mut self) {
+        let ours = self.has_lease();
+        match (&mut self.lease, &self.facts.lease) {
+            (Some(held), Some(there)) if ours => held.revision = there.revision,
+            (held, _) => *held = None,
         }
     }
 
@@ -192,7 +199,7 @@ impl Operation {
         self.facts = facts;
         if self.has_landed() && !mutant::on(Mutant::TornCommitForgotten) {
             self.follow_lease();
-            self.landed(wall);
+            self.landed(wall, 0);
         } else if pending.lost < 3 {
             self.write(pending);
         } else {

@@ -375,7 +375,7 @@ impl Operation {
         self.facts = facts;
         let adopted = std::mem::take(&mut self.unchecked);
         if self.has_landed() {
-            return self.landed(wall);
+            return self.landed(wall, 0);
         }
         // The lease that it took since may have run out unseen, while this machine slept.
         let heeds = !adopted && !mutant::on(Mutant::UnfinishedIgnored);

@@ -76,17 +76,31 @@ impl Operation {
         self.write(Pending { what: Batch::Commit, record, lease, since: None, lost: 0 });
     }
 
-    /// The head moved to this operation's commit, and only the record does not say so.
-    pub(super) fn landed(&mut self, wall: UnixTime) {
+    /// The head moved to this operation's commit, and only the record does not say so: how things are was just read. A lease that has run
+    /// out is taken again, under a new epoch, as others may have had it meanwhile. `lost`: how often this was tried before.
+    pub(super) fn landed(&mut self, wall: UnixTime, lost: u32) {
+        let held = self.lease.as_ref().filter(|_| self.has_lease());
+        let (lease, epoch) = match held {
+            Some(held) => {
+                let value = Lease { epoch: Some(held.epoch), ..held.value.clone() };
+                (value, Some(held.epoch))
+            }
+            None if self.facts.held_lease().is_some() => {
+                let message = "it has committed, and another operation has taken the lease that it needs to clean up";
+                return self.interrupt(ErrorBody::new("LEASE_LOST", message));
+            }
+            None => {
+                self.follow_lease();
+                (self.fresh_lease(wall), None)
+            }
+        };
         let mut record = self.record().clone();
         record.nonce = self.nonce();
-        record.epoch = Some(self.epoch());
+        record.epoch = epoch;
         record.updated = wall;
         record.phase = Phase::CleanupPending;
         record.error = None;
-        let lease =
-            self.lease.as_ref().map(|held| Lease { epoch: Some(held.epoch), ..held.value.clone() });
-        self.write(Pending { what: Batch::Landed, record, lease, since: None, lost: 0 });
+        self.write(Pending { what: Batch::Landed, record, lease: Some(lease), since: None, lost });
     }
 
     /// Whether the head is the commit of this plan. Another try of the same operation has planned another one, under the same number, and the
@@ -226,6 +240,7 @@ impl Operation {
             return self.revisions_written(wall);
         }
         let Pending { what, record, lease, .. } = pending;
+        let is_new_epoch = lease.as_ref().is_some_and(|lease| lease.epoch.is_none());
         if let Some(value) = lease.filter(|lease| !lease.released) {
             let incarnation = self.facts.cluster.as_ref().map_or(0, |c| c.value.incarnation);
             let revision = before(1);
@@ -253,7 +268,11 @@ impl Operation {
             }
             Batch::Landed => {
                 self.events.push_back(OperationEvent::Phase { phase });
-                self.run_cleanup(now, wall);
+                if is_new_epoch {
+                    self.barrier(now, wall, true);
+                } else {
+                    self.run_cleanup(now, wall);
+                }
             }
             Batch::Finish => {
                 self.lease = None;

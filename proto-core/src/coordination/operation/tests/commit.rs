@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::api::{OperationRequest, OperationResult};
 use crate::coordination::record::Phase;
 use crate::id::Namespace;
-use crate::store::facts::{Claim, Commit, Head, VERSION};
+use crate::store::facts::{Claim, Commit, Head, Lease, VERSION};
 use crate::store::{Key, Revision, StoreError, StoreReply};
 
 /// The commit batch is out: commit, claim, head, released claim, allocation, lease, record.
@@ -75,6 +75,45 @@ fn a_torn_commit_whose_head_is_there_is_completed_after_the_head_and_never_undon
     assert_eq!(record(&landed).phase, Phase::CleanupPending);
     bench.accept(130);
     assert_eq!(bench.out(), ["routes-m1 m1 @99 commit 122", "routes-m2 m2 @99 commit 122"]);
+}
+
+#[test]
+fn a_torn_commit_whose_lease_ran_out_is_completed_under_a_new_epoch_behind_a_barrier() {
+    let mut bench = at_commit();
+    bench.keep(3, 126);
+    bench.lose();
+    bench.accept(123);
+    bench.given.entries.remove(&key("lease.ns.blog"));
+    bench.read();
+    let landed = bench.batch();
+    assert_eq!(bench.shape(&landed)[2..], ["lease.ns.blog 0", "op.ID 123"]);
+    assert_eq!(record(&landed).epoch, None);
+    // It runs out once more before this is written.
+    bench.conflict();
+    bench.read();
+    let again = bench.batch();
+    assert_eq!(bench.shape(&again)[2..], ["lease.ns.blog 0", "op.ID 123"]);
+    bench.accept(140);
+    assert_eq!(bench.out(), ["barrier m1 @139", "barrier m2 @139"]);
+    bench.all_barriers();
+    assert_eq!(bench.out(), ["routes-m1 m1 @139 commit 122", "routes-m2 m2 @139 commit 122"]);
+}
+
+#[test]
+fn a_torn_commit_whose_lease_another_operation_has_stands_still() {
+    let mut bench = at_commit();
+    bench.keep(3, 126);
+    let mut theirs: Lease =
+        serde_json::from_value(bench.given.entries[&key("lease.ns.blog")].value.as_ref().clone())
+            .unwrap();
+    theirs.nonce = "theirs".to_owned();
+    bench.lose();
+    bench.accept(123);
+    bench.given.put(key("lease.ns.blog"), 130, &theirs);
+    bench.read();
+    let OperationResult::Interrupted { error, .. } = bench.result() else { panic!("goes on") };
+    assert_eq!(error.code, "LEASE_LOST");
+    assert_eq!(bench.out(), [""; 0]);
 }
 
 #[test]
