@@ -169,10 +169,11 @@ impl Facts {
         self.head.as_ref().map_or(0, |head| head.value.commit)
     }
 
-    /// The unfinished operation of a scope, if there is one.
-    #[must_use]
-    pub fn unfinished(&self, scope: &Scope) -> Option<&Versioned<OperationRecord>> {
-        self.operations.values().find(|op| op.value.scope == *scope && !op.value.phase.is_final())
+    /// The unfinished operations of a scope, by id. It is one at most, but where a store brought back what had ended.
+    pub fn unfinished(&self, scope: &Scope) -> impl Iterator<Item = &Versioned<OperationRecord>> {
+        self.operations
+            .values()
+            .filter(move |op| op.value.scope == *scope && !op.value.phase.is_final())
     }
 
     /// The lease of the scope, if somebody holds it.

@@ -116,7 +116,7 @@ impl Operation {
             Submission::Preview { .. } => self.observe(wall),
             Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => {
                 let digest = request.digest();
-                let left = self.facts.unfinished(self.scope());
+                let left = self.facts.unfinished(self.scope()).next();
                 match left.filter(|_| !mutant::on(Mutant::UnfinishedIgnored)) {
                     None => match self.held() {
                         Some(error) => self.refuse(error),

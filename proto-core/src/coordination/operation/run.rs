@@ -7,7 +7,7 @@ use super::{Operation, PATIENCE, RETRY, Reading, State, Tag, cancelled};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, StepStatus};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, StepFailure};
-use crate::coordination::plan::{Action, Step};
+use crate::coordination::plan::{Action, Plan, Step};
 use crate::coordination::record::Phase;
 use crate::daemon::EffectKind;
 use crate::id::{MachineId, StepId};
@@ -78,14 +78,17 @@ impl Run {
 }
 
 impl Operation {
-    /// From here on nothing of a lower epoch can land, on every machine that the plan names.
+    /// From here on nothing of a lower epoch can land, on every machine that the plan of an unfinished operation of the scope names.
+    /// There is another one than this only if the store brought a record back; whoever ran it may yet wake up.
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
         self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
         }
-        let waiting = self.recorded_plan().machines();
+        let mut waiting = self.recorded_plan().machines();
+        let others = self.facts.unfinished(self.scope()).filter_map(|op| op.value.plan.as_ref());
+        waiting.extend(others.flat_map(Plan::machines));
         for machine in &waiting {
             self.send_barrier(machine.clone());
         }

@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use super::bench::Bench;
 use super::course::record;
-use super::given::{Given, apply, deploy, key, second};
+use super::given::{Given, apply, deploy, key, machine, second};
 use crate::api::{OperationResult, Submission};
 use crate::coordination::record::{Done, OperationRecord, Phase};
 use crate::id::OperationId;
@@ -43,6 +43,23 @@ fn a_resumed_operation_takes_lease_and_record_as_they_are_and_puts_up_the_barrie
     assert_eq!(bench.out(), ["read 8 prefixes"]);
     bench.read();
     assert_eq!(bench.out(), ["start-web-0-new m1 @299"]);
+}
+
+#[test]
+fn the_barrier_is_also_where_another_unfinished_operation_of_the_scope_acts() {
+    let begin = |request| Given::fresh().begin(apply(request));
+    let small = record(&begin(deploy("app:v1", "old.example", "rolling", 1)).up_to_take().batch());
+    let mut given = begin(deploy("app:v2", "new.example", "rolling", 2)).up_to_steps().given;
+    // A store that was killed brought it back; whoever runs the other one sleeps, and its lease is over.
+    given.entries.remove(&key("lease.ns.blog"));
+    given.put(key(&format!("op.{}", small.id)), 200, &small);
+    let named: Vec<_> = small.plan.unwrap().machines().into_iter().collect();
+    assert_eq!(named, [machine("m1")]);
+    let mut bench = given.begin(resume(&small.id));
+    bench.read();
+    bench.read();
+    bench.accept(300);
+    assert_eq!(bench.out(), ["barrier m1 @299", "barrier m2 @299"]);
 }
 
 #[test]
