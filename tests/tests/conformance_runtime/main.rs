@@ -49,13 +49,17 @@ fn asks(source: &Source) -> Vec<Ask> {
     kinds.flat_map(of).chain(lists).collect()
 }
 
-/// At random, but more often what was compared too rarely so far.
+/// At random, but more often what was compared too rarely so far, or what has to be asked before it can be.
 fn draw(random: &mut Random, pair: &Pair, missing: &[Claim], asks: &[Ask]) -> Ask {
     let mut pick = |count: usize| usize::try_from(random.below(count as u64)).expect("small");
     let mut ask = asks[pick(asks.len())];
     if !missing.is_empty() && pick(10) > 1 {
         let claim = missing[pick(missing.len())];
-        let these: Vec<_> = asks.iter().filter(|ask| pair.shows(**ask).contains(&claim)).collect();
+        let mut these: Vec<_> =
+            asks.iter().filter(|ask| pair.shows(**ask).contains(&claim)).collect();
+        if these.is_empty() {
+            these = asks.iter().filter(|ask| pair.leads_to(**ask, asks, claim)).collect();
+        }
         if !these.is_empty() {
             ask = *these[pick(these.len())];
         }

@@ -65,13 +65,27 @@ impl Pair {
         claims(ask, ask.kind().map(|kind| (kind, self.state(kind))))
     }
 
+    /// Whether one of these would show the claim once this was asked.
+    pub(crate) fn leads_to(&self, ask: Ask, then: &[Ask], claim: Claim) -> bool {
+        let Some(kind) = ask.kind() else { return false };
+        let mut model = self.model.clone();
+        let now = self.now + LATER;
+        match ask.request() {
+            // Refused: nothing is another way than before.
+            Some(request) if model.apply(now, wall(), &request).is_err() => return false,
+            Some(_) => {}
+            None => {
+                model.exit(now, wall(), &kind.instance());
+            }
+        }
+        let after = state(&model, now + LATER, kind);
+        let of_it = then.iter().filter(|then| then.kind() == Some(kind));
+        of_it.into_iter().any(|then| claims(*then, Some((kind, after))).contains(&claim))
+    }
+
     /// What the model says that an instance does now.
     pub(crate) fn state(&self, kind: Kind) -> Option<InstanceState> {
-        let look = RuntimeRequest::Inspect { instance: kind.instance() };
-        match self.model.clone().apply(self.now, wall(), &look) {
-            Ok(RuntimeReply::Instance(seen)) => seen.map(|seen| seen.state),
-            other => panic!("a look was answered with {other:?}"),
-        }
+        state(&self.model, self.now, kind)
     }
 
     /// How often the model started an instance again.
@@ -154,6 +168,14 @@ impl Pair {
             let removed = self.real.ask(RuntimeRequest::Remove { instance: kind.instance() }).await;
             assert_eq!(removed, Ok(RuntimeReply::Done));
         }
+    }
+}
+
+fn state(model: &Runtime, now: Time, kind: Kind) -> Option<InstanceState> {
+    let look = RuntimeRequest::Inspect { instance: kind.instance() };
+    match model.clone().apply(now, wall(), &look) {
+        Ok(RuntimeReply::Instance(seen)) => seen.map(|seen| seen.state),
+        other => panic!("a look was answered with {other:?}"),
     }
 }
 
