@@ -55,11 +55,15 @@ pub enum Mutant {
     KeepsWhatWasRestarted,
     /// A record that came back is run again, though the head has moved on since it committed.
     HistoryGoesOn,
+    /// What an earlier commit was made for counts as done.
+    SaysDoneTooSoon,
+    /// What a namespace takes on its machines is committed as it was before.
+    AllocationAsFound,
 }
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 26] = [
+    pub const ALL: [(Self, &'static str); 28] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -86,6 +90,8 @@ impl Mutant {
         (Self::AbortTakesClaims, "abort_takes_claims"),
         (Self::KeepsWhatWasRestarted, "keeps_what_was_restarted"),
         (Self::HistoryGoesOn, "history_goes_on"),
+        (Self::SaysDoneTooSoon, "says_done_too_soon"),
+        (Self::AllocationAsFound, "allocation_as_found"),
     ];
 }
 

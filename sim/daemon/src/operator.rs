@@ -58,7 +58,8 @@ async fn ask(shared: &Shared, question: Question) -> Answer {
     };
     let events = follow(stream, &question.submission, |event| {
         let event = NodeEvent { handle: OperationHandle(question.number), event };
-        shared.lock().see(&Seen::Told { event: &event });
+        let submission = &question.submission;
+        shared.lock().see(&Seen::Told { submission, event: &event });
         event.result().cloned()
     });
     match events.await {

@@ -403,7 +403,7 @@ impl<'s> Play<'s> {
         let after = match answer {
             Answer::Away => {
                 self.tasks[task].ended.get_or_insert("daemon_away");
-                Some(Duration::from_secs(5))
+                Some(habits::AWAY)
             }
             Answer::Lost => {
                 self.tasks[task].ended = Some("connection_lost");
@@ -412,7 +412,8 @@ impl<'s> Play<'s> {
             Answer::Ended(_) if clearing => Some(Duration::from_secs(2)),
             Answer::Ended(result) => {
                 self.tasks[task].ended = Some(outcome(result));
-                habits::about(result).map(|again| match again {
+                let then = self.story.operations[task].then;
+                habits::about(result, then).map(|again| match again {
                     Again::Soon => Duration::from_millis(1000 + self.random.below(10_000)),
                     Again::Later => Duration::from_secs(15),
                 })

@@ -148,6 +148,7 @@ impl EnumerateArgs {
         let rule = first.invariant.to_lowercase().replace(' ', "-");
         let path = PathBuf::from(format!("sim-failures/{rule}-{name}.json"));
         let schedule = Schedule {
+            v: saved::SCHEDULE_VERSION,
             scenario: name.to_owned(),
             crashes: self.crashes,
             faults: self.faults,

@@ -39,6 +39,21 @@ pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
             };
             let budget = schedule.budget();
             let report = prepared.run(&mut Choices::recorded(answers), budget, true);
+            if json {
+                let violations = report.violations.iter().map(ToString::to_string);
+                let report = json!({
+                    "scenario": schedule.scenario,
+                    "nodes": prepared.scenario.machines,
+                    "ended": report.ended,
+                    "effects": report.effects,
+                    "crashes": report.crashes,
+                    "choices": schedule.choices,
+                    "trace_hash": format!("{:016x}", report.hash),
+                    "violations": violations.collect::<Vec<_>>(),
+                });
+                say!("{report}");
+                return Ok(report["violations"] == json!([]));
+            }
             for line in &report.trace.lines {
                 say!("{}", line.in_columns(prepared.scenario.machines));
             }

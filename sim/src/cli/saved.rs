@@ -6,10 +6,15 @@ use serde::{Deserialize, Serialize};
 use sim::fate::Budget;
 use sim::story::Story;
 
+/// The version of the shape of a [`Schedule`]. Choices are positions in a run, so it rises with each change of what an enumeration offers.
+pub(crate) const SCHEDULE_VERSION: u32 = 1;
+
 /// The run of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Schedule {
+    /// Shape version: [`SCHEDULE_VERSION`].
+    pub(crate) v: u32,
     /// The scenario.
     pub(crate) scenario: String,
     /// How many crashes it allows.
@@ -52,7 +57,15 @@ pub(crate) fn load(path: &Path) -> Result<Saved, String> {
         serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
     let wrong = |error: serde_json::Error| format!("{}: {error}", path.display());
     if value.get("scenario").is_some() {
-        return serde_json::from_value(value).map(Saved::Schedule).map_err(wrong);
+        let schedule: Schedule = serde_json::from_value(value).map_err(wrong)?;
+        if schedule.v != SCHEDULE_VERSION {
+            return Err(format!(
+                "{}: it is of version {}, this build reads {SCHEDULE_VERSION}",
+                path.display(),
+                schedule.v
+            ));
+        }
+        return Ok(Saved::Schedule(schedule));
     }
     // From the text, so that an error has its line.
     let story = Story::read(&text).map_err(|why| format!("{}: {why}", path.display()))?;

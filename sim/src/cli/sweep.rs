@@ -292,7 +292,7 @@ fn missing(total: &Total) -> Vec<String> {
         let others =
             ["already_done", "refused", "aborted", "interrupted", "unknown", "cleanup_pending"];
         for other in others {
-            let count = total.answers.count(kind, other);
+            let count = total.outcomes.count(kind, other);
             // To restart is to ask for something each time, and what renews everything is never done already.
             let never = kind == "restart" && other == "already_done";
             if count < share(20) && !never {

@@ -24,6 +24,8 @@ use crate::trace::Kind;
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     pub(crate) boot: u32,
+    /// What it was asked for and has not answered.
+    pub(crate) asked: BTreeMap<OperationHandle, Submission>,
     /// The fence file on its disk.
     pub(crate) fence: FenceFile,
     /// The effects that it has heard nothing of yet; of commands for an epoch whose, and which.
@@ -59,6 +61,7 @@ impl Cluster<'_> {
         self.note(Some(machine), Kind::Asked, operation.cloned().as_ref(), || said(&submission));
         self.trace.asked(self.world.now, machine, handle, || said(&submission));
         self.cancellable = Some((machine, handle));
+        self.machines[machine].asked.insert(handle, submission.clone());
         self.input(machine, Input::Submit { handle, submission });
         Some(handle)
     }
@@ -153,7 +156,13 @@ impl Cluster<'_> {
     }
 
     fn hear_event(&mut self, machine: usize, event: &NodeEvent) {
-        self.invariants.see(&Seen::Told { event }, &self.world);
+        let asked = &mut self.machines[machine].asked;
+        if let Some(submission) = asked.get(&event.handle) {
+            self.invariants.see(&Seen::Told { submission, event }, &self.world);
+        }
+        if event.result().is_some() {
+            asked.remove(&event.handle);
+        }
         self.trace.mix(event.handle.0);
         let operation = self.trace.says(self.world.now, event);
         self.note(Some(machine), Kind::Says, operation.as_ref(), || told(event));

@@ -64,6 +64,7 @@ impl Cluster<'_> {
         let there = &mut self.machines[machine];
         there.node = None;
         there.boot += 1;
+        there.asked.clear();
         there.pending.clear();
         there.timer = None;
         there.paused_until = None;

@@ -43,8 +43,19 @@ impl Cluster<'_> {
         write!(to, "{invariants:?} {:?} {} {cancellable:?}", fates.budget(), *crashes > 0)?;
         write!(to, "{:?} {waiting_for_routes:?} {servers_wake:?}", bus.open())?;
         for machine in machines {
-            let Machine { node, boot, fence, pending, timer, paused_until, held, off, ails } =
-                machine;
+            // What was asked of a node is in it.
+            let Machine {
+                node,
+                boot,
+                asked: _,
+                fence,
+                pending,
+                timer,
+                paused_until,
+                held,
+                off,
+                ails,
+            } = machine;
             write!(to, "{node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }

@@ -1,11 +1,12 @@
-//! S11: intent (heads, commits, revisions, claims) is what a recorded plan says, never what was observed; commits and revisions
+//! S11: intent (heads, commits, revisions, claims, allocations) is what a recorded plan says, never what was observed; commits and revisions
 //! are written once.
 
 use std::collections::BTreeMap;
 
 use proto_core::coordination::OperationRecord;
-use proto_core::id::Namespace;
-use proto_core::store::facts::{Commit, Head};
+use proto_core::coordination::plan::PlannedCommit;
+use proto_core::id::{Namespace, OperationId};
+use proto_core::store::facts::{Allocation, Claim, Commit, Head};
 use proto_core::store::{Key, Write};
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -19,6 +20,8 @@ pub(super) struct IntentIsPlanned {
     once: BTreeMap<Key, Value>,
     /// The number of each head, as it was before the batch.
     heads: BTreeMap<Namespace, u64>,
+    /// What each unfinished operation has planned to commit.
+    planned: BTreeMap<OperationId, PlannedCommit>,
     seen: u64,
 }
 
@@ -32,7 +35,17 @@ impl Invariant for IntentIsPlanned {
     }
 
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
-        let Seen::Stored { writes, operation, .. } = seen else { return Ok(()) };
+        let (writes, operation) = match seen {
+            Seen::Stored { writes, records, operation } => {
+                self.learn(records);
+                (writes, operation)
+            }
+            Seen::CameBack { entry } => {
+                self.learn(&Vec::from_iter(super::record(entry)));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
         for write in *writes {
             let tokens: Vec<_> = write.key.as_str().split('.').collect();
             match tokens[..] {
@@ -47,10 +60,7 @@ impl Invariant for IntentIsPlanned {
                             write.key, commit.operation
                         ));
                     }
-                    let record: Option<OperationRecord> =
-                        world.kv.get(&Key::operation(&commit.operation));
-                    let planned =
-                        record.and_then(|record| record.plan).map(|plan| plan.commit.commit);
+                    let planned = self.planned.get(&commit.operation).map(|plan| &plan.commit);
                     let same = planned.is_some_and(|planned| {
                         planned.services == commit.services && planned.number == commit.number
                     });
@@ -70,6 +80,13 @@ impl Invariant for IntentIsPlanned {
                         return Err(format!("{} moves without a commit", write.key));
                     }
                 }
+                ["host", ..] | ["port", ..] | ["allocation", _] => {
+                    self.seen += 1;
+                    let planned = operation.and_then(|operation| self.planned.get(operation));
+                    if !planned.is_some_and(|planned| is_planned(planned, write)) {
+                        return Err(format!("{} is not as it was planned", write.key));
+                    }
+                }
                 ["cluster"] | ["machine", _] if operation.is_some() => {
                     return Err(format!(
                         "{} is rewritten by an operation on a namespace",
@@ -84,11 +101,36 @@ impl Invariant for IntentIsPlanned {
                 self.heads.insert(namespace, head.commit);
             }
         }
+        if let Seen::Stored { records, .. } = seen {
+            for record in records.iter().filter(|record| record.phase.is_final()) {
+                self.planned.remove(&record.id);
+            }
+        }
         Ok(())
     }
 }
 
+/// Whether a claim is one of the plan, or given up by it, and an allocation is the plan's.
+fn is_planned(planned: &PlannedCommit, write: &Write) -> bool {
+    let Ok(claim) = Claim::deserialize(&write.value) else {
+        let allocation = Allocation::deserialize(&write.value);
+        return allocation.is_ok_and(|allocation| allocation == planned.allocation);
+    };
+    if claim.released {
+        return planned.releases.contains(&write.key) || planned.gains.contains(&write.key);
+    }
+    planned.claims.get(&write.key) == Some(&claim)
+}
+
 impl IntentIsPlanned {
+    fn learn(&mut self, records: &[OperationRecord]) {
+        for record in records {
+            if let Some(plan) = &record.plan {
+                self.planned.insert(record.id.clone(), plan.commit.clone());
+            }
+        }
+    }
+
     /// A commit that no head names yet is what a batch left that was stored in part: it may be written again.
     fn decided_once(&mut self, write: &Write, commit: &Commit) -> Result<(), String> {
         let head = self.heads.get(&commit.namespace).copied().unwrap_or(0);

@@ -1,10 +1,11 @@
 //! The reference: what a namespace is after each commit follows from what it was and from the request, one after the other, as if
 //! nobody else had been there. Heads move by compare-and-set, so the commits of a namespace are that order; an operation whose outcome
-//! was unknown is in it or not, and both are right.
+//! was unknown is in it or not, and both are right. Whoever is told that everything is as asked for already has asked for what the named
+//! commit was made for, or for what would change nothing of it.
 
 use std::collections::BTreeMap;
 
-use proto_core::api::OperationRequest;
+use proto_core::api::{OperationRequest, OperationResult, Submission};
 use proto_core::coordination::OperationRecord;
 use proto_core::deploy::spec::{Replicas, ServiceSpec};
 use proto_core::id::{Namespace, ServiceName};
@@ -40,7 +41,17 @@ impl Invariant for FollowsFromTheRequest {
     }
 
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
-        let Seen::Stored { writes, .. } = seen else { return Ok(()) };
+        let writes = match seen {
+            Seen::Stored { writes, .. } => writes,
+            Seen::Told { submission, event } => match (submission, event.result()) {
+                (
+                    Submission::Apply { request } | Submission::ApplyPrepared { request, .. },
+                    Some(OperationResult::AlreadyDone { commit }),
+                ) => return self.is_done(request, *commit, world),
+                _ => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
         for namespace in super::serving::heads_written(writes) {
             let Some(head) = world.kv.get::<Head>(&Key::head(&namespace)) else { continue };
             let Some(commit) = world.kv.get::<Commit>(&Key::commit(&namespace, head.commit)) else {
@@ -67,6 +78,36 @@ impl Invariant for FollowsFromTheRequest {
             compare(&state, &commit)
                 .map_err(|why| format!("commit {} of {namespace}: {why}", commit.number))?;
             commits.insert(commit.number, state);
+        }
+        Ok(())
+    }
+}
+
+impl FollowsFromTheRequest {
+    /// Somebody was told that this commit is what they ask for.
+    fn is_done(&mut self, request: &OperationRequest, n: u64, world: &World) -> Result<(), String> {
+        let namespace = request.namespace();
+        let said = || format!("{} is said to be done by commit {n}", request.summary());
+        let commit: Option<Commit> = world.kv.get(&Key::commit(namespace, n));
+        let head: Option<Head> = world.kv.get(&Key::head(namespace));
+        self.seen += 1;
+        let (Some(commit), Some(head)) = (commit, head) else {
+            // There is nothing to be removed.
+            let nothing = matches!(request, OperationRequest::RemoveNamespace { .. }) && n == 0;
+            return nothing.then_some(()).ok_or_else(|| format!("{}, which is not there", said()));
+        };
+        if n > head.commit {
+            return Err(format!("{}, and the head is {}", said(), head.commit));
+        }
+        let commits = self
+            .commits
+            .entry(namespace.clone())
+            .or_insert_with(|| earlier(world, namespace, n + 1));
+        let up_to: BTreeMap<_, _> = commits.range(..=n).map(|(n, s)| (*n, s.clone())).collect();
+        let same = follow(&up_to, request).is_ok_and(|state| up_to.get(&n) == Some(&state));
+        let renews = matches!(request, OperationRequest::Restart { .. });
+        if commit.request != request.digest() && (!same || renews) {
+            return Err(format!("{}, which is of {}", said(), commit.summary));
         }
         Ok(())
     }

@@ -19,6 +19,7 @@ pub use asked::ASKED;
 
 use std::collections::BTreeMap;
 
+use proto_core::api::Submission;
 use proto_core::coordination::command::{Command, CommandReply};
 use proto_core::coordination::{FenceFile, OperationRecord};
 use proto_core::daemon::{Effect, NodeEvent, ReplyToken};
@@ -119,6 +120,8 @@ pub enum Seen<'a> {
     },
     /// An audience was told something.
     Told {
+        /// What it had asked for.
+        submission: &'a Submission,
         /// What.
         event: &'a NodeEvent,
     },

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proto_core::coordination::{OperationRecord, Phase};
 use proto_core::id::{Epoch, OperationId};
-use proto_core::store::facts::Lease;
+use proto_core::store::facts::{Cluster, Lease};
 use proto_core::store::{Key, Scope};
 use serde::Deserialize as _;
 
@@ -30,7 +30,7 @@ impl Invariant for OnlyForward {
         self.seen
     }
 
-    fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
+    fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
         match seen {
             Seen::Stored { writes, records, .. } => {
                 for record in *records {
@@ -40,7 +40,14 @@ impl Invariant for OnlyForward {
                     let lease: Lease = Lease::deserialize(&write.value)
                         .map_err(|error| format!("{}: {error}", write.key))?;
                     let of = records.iter().find(|record| record.id == lease.operation);
-                    let epoch = lease.epoch.or(of.and_then(|record| record.epoch));
+                    let epoch = match (lease.epoch, of) {
+                        (Some(epoch), _) => epoch,
+                        (None, Some(record)) => {
+                            record.epoch.unwrap_or_else(|| taken_now(world, &write.key))
+                        }
+                        // Of a batch that was torn before the record nobody can tell.
+                        (None, None) => continue,
+                    };
                     self.holds(&write.key, &lease.operation, epoch)?;
                 }
             }
@@ -82,14 +89,8 @@ impl OnlyForward {
         Ok(())
     }
 
-    /// An operation writes the lease, under this epoch if it had one before.
-    fn holds(
-        &mut self,
-        lease: &Key,
-        operation: &OperationId,
-        epoch: Option<Epoch>,
-    ) -> Result<(), String> {
-        let Some(epoch) = epoch else { return Ok(()) };
+    /// An operation writes the lease, under this epoch.
+    fn holds(&mut self, lease: &Key, operation: &OperationId, epoch: Epoch) -> Result<(), String> {
         let highest = self.epochs.entry(lease.clone()).or_default();
         if epoch < *highest {
             return Err(format!("{operation}: epoch {epoch} after {highest}"));
@@ -97,4 +98,11 @@ impl OnlyForward {
         *highest = epoch;
         Ok(())
     }
+}
+
+/// The epoch of who takes the lease with this write: its revision.
+fn taken_now(world: &World, lease: &Key) -> Epoch {
+    let cluster: Option<Cluster> = world.kv.get(&Key::cluster());
+    let incarnation = cluster.map_or(0, |cluster| cluster.incarnation);
+    Epoch { incarnation, revision: world.kv.revision(lease).0 }
 }

@@ -36,7 +36,7 @@ impl Invariant for SuccessIsCommitted {
             let aborted = records.iter().filter(|record| record.phase == Phase::Aborted);
             self.aborted.extend(aborted.map(|record| record.id.clone()));
         }
-        let Seen::Told { event } = seen else { return Ok(()) };
+        let Seen::Told { event, .. } = seen else { return Ok(()) };
         match event.result() {
             Some(
                 OperationResult::Committed { operation, commit, .. }

@@ -1,13 +1,18 @@
 //! What operators do about answers, in both tiers alike.
 
+use std::time::Duration;
+
 use proto_core::api::{OperationResult, Submission};
 
 use crate::invariants::rest;
-use crate::story::{Asked, Then};
+use crate::story::{Action, Asked, Then};
 use crate::world::World;
 
 /// How often an operator does something about one and the same operation.
 pub const MAX_TRIES: u32 = 8;
+
+/// When an operator whose daemon does not listen tries again.
+pub const AWAY: Duration = Duration::from_secs(15);
 
 /// When an operator does something about an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,8 +25,9 @@ pub enum Again {
 
 /// Whether an operator does something about this answer, and when.
 #[must_use]
-pub fn about(result: &OperationResult) -> Option<Again> {
+pub fn about(result: &OperationResult, then: Then) -> Option<Again> {
     match result {
+        _ if then == Then::GiveUp => None,
         OperationResult::Refused { error } => {
             let later = matches!(
                 error.code.as_str(),
@@ -36,7 +42,7 @@ pub fn about(result: &OperationResult) -> Option<Again> {
         }
         OperationResult::Interrupted { .. }
         | OperationResult::Unknown { .. }
-        | OperationResult::CleanupPending { .. } => Some(Again::Soon),
+        | OperationResult::CleanupPending { .. } => (then != Then::Leave).then_some(Again::Soon),
         OperationResult::Previewed { .. }
         | OperationResult::AlreadyDone { .. }
         | OperationResult::Committed { .. }
@@ -48,12 +54,18 @@ pub fn about(result: &OperationResult) -> Option<Again> {
 #[must_use]
 pub fn come_back(asked: &Asked, world: &World) -> (Submission, bool) {
     let request = asked.action.request();
+    if matches!(asked.action, Action::Preview { .. }) {
+        return (Submission::Preview { request }, false);
+    }
     let unfinished = rest::unfinished(world);
     let digest = request.digest();
     let own = unfinished.iter().find(|record| record.request_digest == digest);
     let in_the_way = unfinished.iter().find(|record| record.scope == request.scope());
     let clearing = own.is_none() && in_the_way.is_some() && asked.then != Then::Retry;
     let submission = match (own.or(in_the_way), asked.then) {
+        (Some(record), Then::Leave) if clearing => {
+            Submission::Resume { operation: record.id.clone() }
+        }
         (Some(record), Then::Resume) => Submission::Resume { operation: record.id.clone() },
         (Some(record), Then::Abort) => Submission::Abort { operation: record.id.clone() },
         _ => Submission::Apply { request },

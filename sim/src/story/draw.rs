@@ -43,7 +43,7 @@ pub fn of_seed(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
     let most = if random.below(4) == 0 { nodes.1 } else { (nodes.0 + 5).min(nodes.1) };
     let nodes = nodes.0 + random.below(most.saturating_sub(nodes.0) + 1);
     let length = 120_000 + random.below(480_000);
-    let operations = 6 + random.below(30);
+    let operations = 8 + random.below(32);
     let shape = Shape {
         nodes: usize::try_from(nodes).expect("few machines"),
         operations: usize::try_from(operations).expect("few operations"),
@@ -66,10 +66,14 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let classes = draw.classes(servers);
     let mut faults = Vec::new();
     for class in classes {
-        let most = if class == "undecided" { 6 } else { 3 };
+        let most = match class {
+            "undecided" => 8,
+            "daemon_pause" | "sleep" => 6,
+            _ => 3,
+        };
         for _ in 0..=draw.below(most) {
-            let at = draw.fault_time(&operations);
-            faults.push(draw.fault(class, at, servers, &operations));
+            let (at, machine) = draw.place(class, &operations);
+            faults.push(draw.fault(class, at, machine, servers));
         }
     }
     let request_every = [0, 50, 200, 1000][draw.below(4)];
@@ -113,42 +117,50 @@ impl Draw<'_> {
         let ns = if first { n as u32 } else { self.below(namespaces as usize) as u32 };
         let early = (self.shape.length / 8).max(1);
         let at = if first { self.millis(0, early) } else { self.millis(0, self.shape.length) };
-        let action = if first { self.deploy(ns) } else { self.action(ns) };
-        let then = match self.below(12) {
-            0..=4 => Then::Resume,
-            5..=8 => Then::Retry,
-            9 | 10 => Then::Abort,
+        let action = if first { self.first(ns) } else { self.action(ns) };
+        let then = match self.below(24) {
+            0..=8 => Then::Resume,
+            9..=14 => Then::Retry,
+            15 | 16 => Then::Abort,
+            17..=22 => Then::Leave,
             _ => Then::GiveUp,
         };
         let machine = self.machine();
-        let cancel_after = (self.below(12) == 1).then(|| self.millis(1, 6000));
+        let cancel_after = (self.below(16) == 1).then(|| self.millis(1, 6000));
         let then_on = if self.below(2) == 0 { machine } else { self.machine() };
         Asked { at, machine, action, cancel_after, then, then_on }
     }
 
     fn action(&mut self, ns: u32) -> Action {
         let s = self.below(2) as u32;
-        match self.below(16) {
-            0..=4 => self.deploy(ns),
-            5..=7 => Action::DeployService { ns, service: self.service(ns, s) },
-            8 => Action::Scale { ns, s: 0, replicas: 1 + self.below(4) as u32 },
-            9 | 10 => Action::Restart { ns, s: 0 },
-            11 => Action::Stop { ns, s: 0 },
-            12 => {
-                let to = (self.below(3) == 1).then(|| 1 + self.below(4) as u64);
+        match self.below(21) {
+            0..=3 => self.deploy(ns),
+            4..=6 => Action::DeployService { ns, service: self.service(ns, s) },
+            7..=9 => Action::Scale { ns, s: 0, replicas: 1 + self.below(6) as u32 },
+            10 | 11 => Action::Restart { ns, s: 0 },
+            12 | 13 => Action::Stop { ns, s: 0 },
+            14 | 15 => {
+                let to = (self.below(6) == 1).then(|| 1 + self.below(3) as u64);
                 Action::Rollback { ns, to }
             }
-            13 => Action::Remove { ns },
-            14 => {
-                let of = Box::new(self.deploy(ns));
-                if self.below(3) == 0 {
-                    Action::Preview { of }
-                } else {
-                    Action::Prepared { of, after: self.millis(1, 20_000) }
-                }
+            16 => Action::Remove { ns },
+            17 if self.below(2) == 0 => Action::Remove { ns },
+            17 => self.deploy(ns),
+            18 => Action::Preview { of: Box::new(self.deploy(ns)) },
+            _ => {
+                let most = [2000, 20_000][self.below(2)];
+                Action::Prepared { of: Box::new(self.deploy(ns)), after: self.millis(1, most) }
             }
-            _ => Action::Prepared { of: Box::new(self.deploy(ns)), after: self.millis(1, 2000) },
         }
+    }
+
+    /// What brings a namespace into being comes up, so that there is something to work on.
+    fn first(&mut self, ns: u32) -> Action {
+        let mut action = self.deploy(ns);
+        if let Action::Deploy { services, .. } = &mut action {
+            services.iter_mut().for_each(|service| service.image = "ready-1500-v0".to_owned());
+        }
+        action
     }
 
     fn deploy(&mut self, ns: u32) -> Action {
@@ -158,7 +170,7 @@ impl Draw<'_> {
 
     fn service(&mut self, ns: u32, s: u32) -> Service {
         let version = self.below(3);
-        let image = match self.below(24) {
+        let image = match self.below(30) {
             1 => format!("never-v{version}"),
             2 => format!("exits-3-v{version}"),
             3 => format!("missing-v{version}"),
@@ -214,30 +226,37 @@ impl Draw<'_> {
         classes
     }
 
-    /// Half of the time shortly after something was asked for: there it can do harm.
-    fn fault_time(&mut self, operations: &[Asked]) -> u64 {
-        if operations.is_empty() || self.below(4) == 0 {
-            return self.millis(0, self.shape.length);
+    /// When and where something goes wrong: mostly soon after something was asked for, and where it was, as there is most to strike.
+    fn place(&mut self, class: &'static str, asked: &[Asked]) -> (u64, usize) {
+        if asked.is_empty() {
+            return (self.millis(0, self.shape.length), self.machine());
         }
-        let at = operations[self.below(operations.len())].at;
-        at + self.millis(0, 6000)
+        let near = &asked[self.below(asked.len())];
+        let (near_at, near_machine) = (near.at, near.machine);
+        let at = match self.below(4) {
+            0 => self.millis(0, self.shape.length),
+            _ => near_at + self.millis(0, 6000),
+        };
+        // What stands still where nothing is coordinated is hardly missed.
+        let stands_still = matches!(class, "daemon_pause" | "sleep");
+        let here = stands_still || self.below(2) == 0;
+        (at, if here { near_machine } else { self.machine() })
     }
 
-    fn fault(&mut self, class: &'static str, at: u64, servers: usize, asked: &[Asked]) -> Fault {
-        let machine = self.machine();
+    fn fault(&mut self, class: &'static str, at: u64, machine: usize, servers: usize) -> Fault {
         let lasts = match class {
             // Longer than anybody waits for it.
-            "undecided" if self.below(2) == 0 => self.millis(62_000, 90_000),
+            "undecided" if self.below(3) > 0 => self.millis(62_000, 90_000),
             "crash_late" | "late" | "undecided" | "twice" => self.millis(100, 20_000),
             // Longer than a lease lives: somebody else may have taken it, and be at work.
-            "daemon_pause" | "sleep" if self.below(2) == 0 => self.millis(31_000, 90_000),
+            "daemon_pause" | "sleep" if self.below(3) > 0 => self.millis(40_000, 100_000),
             _ if NETWORK.contains(&class) => self.millis(500, 60_000),
             _ => self.millis(200, 40_000),
         };
         let what = match class {
             "daemon_crash" => What::DaemonCrash { machine },
-            "daemon_pause" => What::DaemonPause { machine: self.struck(asked) },
-            "sleep" => What::Sleep { machine: self.struck(asked) },
+            "daemon_pause" => What::DaemonPause { machine },
+            "sleep" => What::Sleep { machine },
             "reboot" => What::Reboot { machine },
             "partition" => What::Partition { groups: self.groups() },
             "one_way" => {
@@ -271,18 +290,9 @@ impl Draw<'_> {
                 What::ClockStep { machine, millis }
             }
             "instance_exit" => What::InstanceExit { machine, nth: self.below(4) },
-            _ => {
-                let machine = self.struck(asked);
-                self.effect(class, machine)
-            }
+            _ => self.effect(class, machine),
         };
         Fault { at, lasts, what }
-    }
-
-    /// Where an operation is coordinated there is most to strike.
-    fn struck(&mut self, asked: &[Asked]) -> usize {
-        let coordinates = !asked.is_empty() && self.below(3) > 0;
-        if coordinates { asked[self.below(asked.len())].machine } else { self.machine() }
     }
 
     fn effect(&mut self, class: &'static str, machine: usize) -> What {

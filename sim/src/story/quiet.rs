@@ -37,9 +37,11 @@ impl Story {
     /// If this time on the clock, in milliseconds, is within quiet days: when they are over.
     #[must_use]
     pub fn quiet_until(&self, clock: u64) -> Option<u64> {
-        let window = |(from, lasts): (u64, u64)| {
-            let end = self.on_the_clock(from);
-            (end - lasts, end)
+        let window = |(from, _)| {
+            let earlier = self.quiet().filter(|(other, _)| *other < from);
+            let begin = from + earlier.map(|(_, lasts)| lasts).sum::<u64>();
+            // Those that begin at the same time follow one another.
+            (begin, self.on_the_clock(from))
         };
         let windows = self.quiet().map(window);
         windows
@@ -74,5 +76,9 @@ mod tests {
         assert_eq!(story.quiet_until(30_000), Some(30_000 + 2 * DAY));
         assert_eq!(story.quiet_until(30_000 + 2 * DAY), None);
         assert_eq!(story.quiet_time(), Duration::from_millis(2 * DAY));
+        let faults = [story.faults.clone(), story.faults.clone()].concat();
+        let twice = Story { faults, ..story };
+        assert_eq!(twice.quiet_until(30_000), Some(30_000 + 4 * DAY));
+        assert_eq!(twice.quiet_until(30_000 + 4 * DAY), None);
     }
 }

@@ -183,13 +183,15 @@ impl Operation {
         };
         let key = Key::allocation(namespace);
         let there = self.facts.allocations.get(namespace);
-        let allocation =
-            (there.map(|there| &there.value) != Some(&planned.allocation)).then(|| Write {
-                key,
-                value: serde_json::to_value(&planned.allocation).expect("facts are plain JSON"),
-                expect: expected(there.map_or(Revision::ABSENT, |there| there.revision)),
-                ttl: planned.removes_namespace.then_some(ADDRESSES_TTL),
-            });
+        let found = there.filter(|_| mutant::on(Mutant::AllocationAsFound));
+        let value = found.map_or(&planned.allocation, |there| &there.value);
+        let same = there.is_some_and(|there| there.value == planned.allocation);
+        let allocation = (!same).then(|| Write {
+            key,
+            value: serde_json::to_value(value).expect("facts are plain JSON"),
+            expect: expected(there.map_or(Revision::ABSENT, |there| there.revision)),
+            ttl: planned.removes_namespace.then_some(ADDRESSES_TTL),
+        });
         let up_to_head = std::iter::once(commit).chain(claims).chain([head]).collect();
         (up_to_head, released.chain(allocation).collect())
     }
