@@ -169,7 +169,8 @@ impl Facts {
         self.head.as_ref().map_or(0, |head| head.value.commit)
     }
 
-    /// The unfinished operations of a scope, by id. It is one at most, but where a store brought back what had ended.
+    /// The unfinished operations of a scope, by id. There are several where one was recorded while another one was planned, until the second
+    /// has looked again, and where a store brought back what had ended.
     pub fn unfinished(&self, scope: &Scope) -> impl Iterator<Item = &Versioned<OperationRecord>> {
         self.operations
             .values()

@@ -354,7 +354,8 @@ impl<'s> Play<'s> {
             }
             Todo::Again(task) => {
                 let asked = &self.story.operations[task];
-                let (submission, clearing) = habits::come_back(asked, &self.shared.lock().world);
+                let (submission, clearing) =
+                    habits::come_back(asked, false, &self.shared.lock().world);
                 self.tasks[task].clearing = clearing;
                 self.tasks[task].tries += 1;
                 self.submit(Some(task), asked.then_on, submission);

@@ -293,7 +293,7 @@ fn missing(total: &Total) -> Vec<String> {
             ["already_done", "refused", "aborted", "interrupted", "unknown", "cleanup_pending"];
         for other in others {
             let count = total.outcomes.count(kind, other);
-            // To restart is to ask for something each time, and what renews everything is never done already.
+            // To restart is to ask for something each time: only who resumes one is told that it is done already.
             let never = kind == "restart" && other == "already_done";
             if count < share(20) && !never {
                 missing.push(format!(

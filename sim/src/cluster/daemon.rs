@@ -24,7 +24,7 @@ use crate::trace::Kind;
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     pub(crate) boot: u32,
-    /// What it was asked for and has not answered.
+    /// What it was asked for.
     pub(crate) asked: BTreeMap<OperationHandle, Submission>,
     /// The fence file on its disk.
     pub(crate) fence: FenceFile,
@@ -156,13 +156,9 @@ impl Cluster<'_> {
     }
 
     fn hear_event(&mut self, machine: usize, event: &NodeEvent) {
-        let asked = &mut self.machines[machine].asked;
-        if let Some(submission) = asked.get(&event.handle) {
-            self.invariants.see(&Seen::Told { submission, event }, &self.world);
-        }
-        if event.result().is_some() {
-            asked.remove(&event.handle);
-        }
+        let asked = self.machines[machine].asked.get(&event.handle);
+        let submission = asked.expect("a node speaks of what it was asked for");
+        self.invariants.see(&Seen::Told { submission, event }, &self.world);
         self.trace.mix(event.handle.0);
         let operation = self.trace.says(self.world.now, event);
         self.note(Some(machine), Kind::Says, operation.as_ref(), || told(event));

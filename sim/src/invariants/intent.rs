@@ -35,11 +35,8 @@ impl Invariant for IntentIsPlanned {
     }
 
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
-        let (writes, operation) = match seen {
-            Seen::Stored { writes, records, operation } => {
-                self.learn(records);
-                (writes, operation)
-            }
+        let (writes, records, operation) = match seen {
+            Seen::Stored { writes, records, operation } => (writes, records, operation),
             Seen::CameBack { entry } => {
                 self.learn(&Vec::from_iter(super::record(entry)));
                 return Ok(());
@@ -101,11 +98,8 @@ impl Invariant for IntentIsPlanned {
                 self.heads.insert(namespace, head.commit);
             }
         }
-        if let Seen::Stored { records, .. } = seen {
-            for record in records.iter().filter(|record| record.phase.is_final()) {
-                self.planned.remove(&record.id);
-            }
-        }
+        // Only now: what a batch commits was planned before it.
+        self.learn(records);
         Ok(())
     }
 }
@@ -125,9 +119,10 @@ fn is_planned(planned: &PlannedCommit, write: &Write) -> bool {
 impl IntentIsPlanned {
     fn learn(&mut self, records: &[OperationRecord]) {
         for record in records {
-            if let Some(plan) = &record.plan {
-                self.planned.insert(record.id.clone(), plan.commit.clone());
-            }
+            match &record.plan {
+                Some(plan) => self.planned.insert(record.id.clone(), plan.commit.clone()),
+                None => self.planned.remove(&record.id),
+            };
         }
     }
 

@@ -1,7 +1,7 @@
 //! The reference: what a namespace is after each commit follows from what it was and from the request, one after the other, as if
 //! nobody else had been there. Heads move by compare-and-set, so the commits of a namespace are that order; an operation whose outcome
-//! was unknown is in it or not, and both are right. Whoever is told that everything is as asked for already has asked for what the named
-//! commit was made for, or for what would change nothing of it.
+//! was unknown is in it or not, and both are right. Whoever is told that everything is as asked for already has asked for what would change
+//! nothing of the commit that is named.
 
 use std::collections::BTreeMap;
 
@@ -92,9 +92,7 @@ impl FollowsFromTheRequest {
         let head: Option<Head> = world.kv.get(&Key::head(namespace));
         self.seen += 1;
         let (Some(commit), Some(head)) = (commit, head) else {
-            // There is nothing to be removed.
-            let nothing = matches!(request, OperationRequest::RemoveNamespace { .. }) && n == 0;
-            return nothing.then_some(()).ok_or_else(|| format!("{}, which is not there", said()));
+            return Err(format!("{}, which is not there", said()));
         };
         if n > head.commit {
             return Err(format!("{}, and the head is {}", said(), head.commit));
@@ -106,7 +104,7 @@ impl FollowsFromTheRequest {
         let up_to: BTreeMap<_, _> = commits.range(..=n).map(|(n, s)| (*n, s.clone())).collect();
         let same = follow(&up_to, request).is_ok_and(|state| up_to.get(&n) == Some(&state));
         let renews = matches!(request, OperationRequest::Restart { .. });
-        if commit.request != request.digest() && (!same || renews) {
+        if !same || renews {
             return Err(format!("{}, which is of {}", said(), commit.summary));
         }
         Ok(())

@@ -27,7 +27,6 @@ pub enum Again {
 #[must_use]
 pub fn about(result: &OperationResult, then: Then) -> Option<Again> {
     match result {
-        _ if then == Then::GiveUp => None,
         OperationResult::Refused { error } => {
             let later = matches!(
                 error.code.as_str(),
@@ -50,12 +49,15 @@ pub fn about(result: &OperationResult, then: Then) -> Option<Again> {
     }
 }
 
-/// What an operator asks for who comes back to what did not come to an end, and whether that only ends what is in the way.
+/// What an operator asks for who comes back to what did not come to an end, and whether that only ends what is in the way. `applying`: what
+/// was to be prepared is prepared.
 #[must_use]
-pub fn come_back(asked: &Asked, world: &World) -> (Submission, bool) {
+pub fn come_back(asked: &Asked, applying: bool, world: &World) -> (Submission, bool) {
     let request = asked.action.request();
-    if matches!(asked.action, Action::Preview { .. }) {
-        return (Submission::Preview { request }, false);
+    match asked.action {
+        Action::Preview { .. } => return (Submission::Preview { request }, false),
+        Action::Prepared { .. } if !applying => return (Submission::Preview { request }, false),
+        _ => {}
     }
     let unfinished = rest::unfinished(world);
     let digest = request.digest();

@@ -1,5 +1,5 @@
 //! Operators: they ask for operations on any machine, at the same time, and when something does not come to an end they say it again,
-//! resume it, abort it, or go home.
+//! resume it, abort it, leave it to others, or go home.
 
 use std::time::Duration;
 
@@ -89,7 +89,8 @@ impl Play<'_> {
     pub(super) fn again(&mut self, task: usize) {
         let asked = &self.story.operations[task];
         let machine = asked.then_on;
-        let (submission, clearing) = habits::come_back(asked, &self.cluster.world);
+        let (submission, clearing) =
+            habits::come_back(asked, self.tasks[task].applying, &self.cluster.world);
         self.tasks[task].clearing = clearing;
         self.submit(task, machine, submission);
     }

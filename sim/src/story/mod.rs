@@ -77,7 +77,7 @@ pub enum Then {
     Resume,
     /// `op abort`.
     Abort,
-    /// Resumes what is in the way, and leaves their own to others once it has begun.
+    /// Resumes what is in the way; told that their own is unfinished, leaves that to others.
     Leave,
     /// Goes home.
     GiveUp,

@@ -30,6 +30,13 @@ const SOON: Duration = Duration::from_secs(30);
 /// and where it is known that it may never come.
 const WRONG_SOON: Duration = Duration::from_secs(3);
 
+fn side_by_side(source: &Source) -> u64 {
+    match source {
+        Source::Processes => SIDE_BY_SIDE,
+        Source::Docker(_) => ON_DOCKER,
+    }
+}
+
 /// Everything that can be asked.
 fn asks(source: &Source) -> Vec<Ask> {
     let of = |kind: usize| {
@@ -139,7 +146,7 @@ async fn smallest(
 ) -> Option<(Vec<Ask>, String)> {
     let differ = async |candidates: Vec<Vec<Ask>>| {
         let mut said = Vec::new();
-        for some in candidates.chunks(usize::try_from(SIDE_BY_SIDE).expect("small")) {
+        for some in candidates.chunks(usize::try_from(side_by_side(source)).expect("small")) {
             let replay = |asks: &Vec<Ask>| replay(asks.clone(), source.clone(), wrong);
             let tried: Vec<_> = some.iter().map(|asks| tokio::spawn(replay(asks))).collect();
             for tried in tried {
@@ -164,11 +171,11 @@ fn story(asks: &[Ask], what: &str) -> String {
     format!("they differ after\n{}in {what}", asks.concat())
 }
 
-/// Asks for lists until everything is over. A Docker engine keeps what a probe by command has opened until Go collects its garbage; with
+/// Asks for lists, for ever. A Docker engine keeps what a probe by command has opened until Go collects its garbage; with
 /// nothing to do it does so every two minutes, and whatever settles then waits for it.
-async fn keep_busy(source: Source, over: Arc<AtomicBool>) {
+async fn keep_busy(source: Source) {
     let part = source.fresh();
-    while !over.load(Ordering::Relaxed) {
+    loop {
         part.ask(Ask::ListAll.request().expect("it is one")).await.expect("the engine answers");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -179,6 +186,9 @@ async fn say_progress(tally: Arc<Tally<Claim>>, over: Arc<AtomicBool>) {
     while !over.load(Ordering::Relaxed) {
         tokio::time::sleep(Duration::from_secs(30)).await;
         let missing: Vec<_> = tally.missing().into_iter().map(Claim::says).collect();
+        if missing.is_empty() {
+            return;
+        }
         eprintln!("compared fewer than {} times: {}", wanted(), missing.join("; "));
     }
 }
@@ -189,17 +199,12 @@ async fn agree(source: Source) {
     let claims: Vec<_> = Claim::ALL.iter().copied().filter(images).collect();
     let tally = Arc::new(Tally::new(&claims, Claim::says, wanted()));
     let over = Arc::new(AtomicBool::new(false));
-    let side_by_side = match source {
-        Source::Processes => SIDE_BY_SIDE,
-        Source::Docker(_) => ON_DOCKER,
-    };
-    let runs: Vec<_> = (0..side_by_side)
+    let runs: Vec<_> = (0..side_by_side(&source))
         .map(|seed| tokio::spawn(compare(seed, source.clone(), tally.clone(), over.clone())))
         .collect();
     tokio::spawn(say_progress(tally.clone(), over.clone()));
-    if matches!(source, Source::Docker(_)) {
-        tokio::spawn(keep_busy(source.clone(), over.clone()));
-    }
+    let is_docker = matches!(source, Source::Docker(_));
+    let busy = is_docker.then(|| tokio::spawn(keep_busy(source.clone())));
     let mut differences = Vec::new();
     for run in runs {
         differences.extend(run.await.expect("a comparison does not panic"));
@@ -209,6 +214,12 @@ async fn agree(source: Source) {
         eprintln!("{}\nlooking for the shortest sequence", story(&asks, &what));
         let (asks, what) = smallest(asks.clone(), &source, None).await.unwrap_or((asks, what));
         panic!("{}", story(&asks, &what));
+    }
+    // It goes on until the test is over.
+    if let Some(busy) = busy
+        && busy.is_finished()
+    {
+        busy.await.expect("the engine answers lists all the time");
     }
     let missing: Vec<_> = tally.missing().into_iter().map(Claim::says).collect();
     assert!(missing.is_empty(), "compared fewer than {} times: {missing:#?}", wanted());

@@ -74,13 +74,14 @@ impl Pair {
             // Refused: nothing is another way than before.
             Some(request) if model.apply(now, wall(), &request).is_err() => return false,
             Some(_) => {}
-            None => {
+            None if kind.runs() && state(&model, now, kind) == Some(InstanceState::Running) => {
                 model.exit(now, wall(), &kind.instance());
             }
+            None => return false,
         }
         let after = state(&model, now + LATER, kind);
-        let of_it = then.iter().filter(|then| then.kind() == Some(kind));
-        of_it.into_iter().any(|then| claims(*then, Some((kind, after))).contains(&claim))
+        let mut of_it = then.iter().filter(|then| then.kind() == Some(kind));
+        of_it.any(|then| claims(*then, Some((kind, after))).contains(&claim))
     }
 
     /// What the model says that an instance does now.

@@ -82,7 +82,8 @@ impl Operation {
     fn read_failed(&mut self, now: Time, wall: UnixTime, why: Reading, error: ErrorBody) {
         match why {
             Reading::Find | Reading::Initial => self.refuse(error),
-            Reading::Recheck => self.abort(now, wall, error),
+            Reading::Recheck if self.unchecked => self.interrupt(error),
+            Reading::Recheck => self.never_begun(wall, error),
             // What was lost stays lost until it is known: ask again by a write.
             Reading::Conflict(pending) => self.write_later(now, pending),
             Reading::NotLanded(pending) | Reading::Fate(pending) => {
@@ -380,16 +381,11 @@ impl Operation {
         // The lease that it took since may have run out unseen, while this machine slept.
         let heeds = !adopted && !mutant::on(Mutant::UnfinishedIgnored);
         if let Some(error) = self.came_first().filter(|_| heeds) {
-            // Nothing was begun, so nothing is undone: no machine acts under an epoch above the other's.
-            let record = self.record.as_mut().expect("it was recorded behind the barrier");
-            record.value.error.get_or_insert(error);
-            return self.finish(Phase::Aborted, wall);
+            return self.never_begun(wall, error);
         }
         if let Some(error) = self.taken_address().filter(|_| !adopted && self.may_plan_again()) {
-            let record = self.record.as_mut().expect("it was recorded behind the barrier");
-            record.value.error.get_or_insert(error);
             self.again = true;
-            return self.finish(Phase::Aborted, wall);
+            return self.never_begun(wall, error);
         }
         let planned = self.recorded_plan().baseline.head;
         let head = self.facts.head_number();
@@ -401,6 +397,13 @@ impl Operation {
             let message = format!("the head moved from commit {planned} to commit {head}");
             self.abort(now, wall, ErrorBody::new("PLAN_DRIFTED", message));
         }
+    }
+
+    /// Ends it before its first step. Nothing is undone, so no machine acts under an epoch above that of an operation which it may not know.
+    fn never_begun(&mut self, wall: UnixTime, error: ErrorBody) {
+        let record = self.record.as_mut().expect("it was recorded behind the barrier");
+        record.value.error.get_or_insert(error);
+        self.finish(Phase::Aborted, wall);
     }
 
     /// Whether a plan of its own is followed, and can be made anew.
@@ -472,12 +475,9 @@ impl Operation {
 
     /// Another operation that was recorded in the scope while this one was planned, and is not over, as an error.
     fn came_first(&self) -> Option<ErrorBody> {
-        let own = self.record();
-        let mut all = self.facts.operations.values().map(|there| &there.value);
-        let other = all.find(|other| {
-            other.scope == own.scope && other.id != own.id && !other.phase.is_final()
-        });
-        other.map(unfinished)
+        let own = &self.record().id;
+        let mut others = self.facts.unfinished(self.scope()).map(|other| &other.value);
+        others.find(|other| other.id != *own).map(unfinished)
     }
 }
 

@@ -11,6 +11,7 @@ use crate::coordination::plan::{Action, Plan, Step};
 use crate::coordination::record::Phase;
 use crate::daemon::EffectKind;
 use crate::id::{MachineId, StepId};
+use crate::machine::MachineLifecycle;
 use crate::mutant::{self, Mutant};
 use crate::runtime::RuntimeError;
 use crate::span::Span;
@@ -78,8 +79,9 @@ impl Run {
 }
 
 impl Operation {
-    /// From here on nothing of a lower epoch can land, on every machine that the plan of an unfinished operation of the scope names.
-    /// There is another one than this only if the store brought a record back; whoever ran it may yet wake up.
+    /// From here on nothing of a lower epoch can land, on every machine that the plan of an unfinished operation of the scope names. There may be
+    /// another one than this: it was recorded while this one was planned, or the store brought it back. Whoever runs it may yet wake up. A
+    /// machine that has left the cluster is not waited for.
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
         self.unchecked = adopted && self.record().phase == Phase::Executing;
@@ -88,7 +90,11 @@ impl Operation {
         }
         let mut waiting = self.recorded_plan().machines();
         let others = self.facts.unfinished(self.scope()).filter_map(|op| op.value.plan.as_ref());
-        waiting.extend(others.flat_map(Plan::machines));
+        let there = |id: &MachineId| {
+            let machine = self.facts.machines.get(id);
+            machine.is_some_and(|machine| machine.lifecycle != MachineLifecycle::Removed)
+        };
+        waiting.extend(others.flat_map(Plan::machines).filter(there));
         for machine in &waiting {
             self.send_barrier(machine.clone());
         }

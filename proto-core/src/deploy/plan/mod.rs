@@ -171,9 +171,10 @@ impl<'a> Planner<'a> {
         let head = self.facts.head_commit();
         let same = head.is_some_and(|head| head.services == commit.services);
         let gone = self.target.removes_namespace && head.is_none();
-        let earlier = || self.facts.commits.values().any(|commit| commit.request == self.digest);
+        let earlier = mutant::on(Mutant::SaysDoneTooSoon)
+            && self.facts.commits.values().any(|commit| commit.request == self.digest);
         let unchanged = slots.new.is_empty() && slots.old.is_empty() && slots.strays.is_empty();
-        if (same || gone) && unchanged || mutant::on(Mutant::SaysDoneTooSoon) && earlier() {
+        if earlier || ((same || gone) && unchanged) {
             return Ok(Planned::AlreadyDone { commit: self.facts.head_number() });
         }
         let allocation = self.allocation(&slots);

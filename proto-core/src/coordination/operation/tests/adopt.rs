@@ -63,6 +63,33 @@ fn the_barrier_is_also_where_another_unfinished_operation_of_the_scope_acts() {
 }
 
 #[test]
+fn a_machine_that_has_left_the_cluster_is_not_waited_for() {
+    let begin = |request| Given::fresh().begin(apply(request));
+    let request = deploy("app:v1", "old.example", "rolling", 1);
+    let small = record(&begin(request).up_to_take().batch());
+    let mut given = begin(deploy("app:v2", "new.example", "rolling", 2)).up_to_steps().given;
+    given.entries.remove(&key("lease.ns.blog"));
+    given.entries.remove(&Key::machine(&machine("m2")));
+    given.put(key(&format!("op.{}", small.id)), 200, &small);
+    let mut bench = given.begin(resume(&small.id));
+    bench.read();
+    bench.read();
+    bench.accept(300);
+    assert_eq!(bench.out(), ["barrier m1 @299"]);
+}
+
+#[test]
+fn one_that_cannot_look_for_others_after_its_take_ends_without_touching_a_machine() {
+    let mut bench = Given::deployed().begin(apply(second("rolling"))).up_to_take();
+    bench.accept(100);
+    bench.all_ok();
+    bench.lose_read();
+    assert_eq!(bench.out(), ["write: lease.ns.blog 99, op.ID 100"]);
+    let end = record(&bench.batch());
+    assert_eq!((end.phase, end.error.unwrap().code.as_str()), (Phase::Aborted, "STORE_AWAY"));
+}
+
+#[test]
 fn another_machine_adopts_it_once_the_lease_expired_and_not_before() {
     let mut left = left();
     let id = left.id();

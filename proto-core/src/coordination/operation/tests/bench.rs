@@ -166,6 +166,12 @@ impl Bench {
         self.done(tag, Completion::Store(Outcome::Ok(StoreReply::Entries(entries))));
     }
 
+    /// The read that is out gets no answer.
+    pub(super) fn lose_read(&mut self) {
+        let (tag, _) = self.take(|tag| *tag == Tag::Read);
+        self.done(tag, Completion::Store(Outcome::Unknown));
+    }
+
     /// The writes of the batch that is out.
     pub(super) fn batch(&self) -> Vec<Write> {
         let batches = self.out.iter().filter_map(|(tag, effect)| match (tag, effect) {
