@@ -7,8 +7,8 @@
 #   scripts/fuzz.sh merge [TARGET…]        leaves only inputs that reach something that no other one does, and those with a name
 #   scripts/fuzz.sh repro TARGET FILE…     runs single inputs, for example one from fuzz/artifacts/TARGET
 #
-# Without TARGET all of them. `dns` needs the adapters, whose dependencies take minutes to build: it is built only if it is named
-# or meant by `run` and `merge`. Ends with the first input that breaks something; it is in fuzz/artifacts/TARGET.
+# Without TARGET all of them. Of these only `dns` needs the adapters, whose dependencies take minutes to build. Ends with the first input
+# that breaks something; it is in fuzz/artifacts/TARGET.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,15 +20,14 @@ seconds() {
     esac
 }
 
-core="story manifest api facts messages routes prepared"
+all="story manifest api facts messages routes prepared dns"
 verb=${1-}
 case "$verb" in
-    run | short) seconds=$(seconds "${2:?for how long?}"); shift 2; wanted=${*:-$core} ;;
-    merge) shift; wanted=${*:-$core dns} ;;
+    run | short) seconds=$(seconds "${2:?for how long?}"); shift 2; wanted=${*:-$all} ;;
+    merge) shift; wanted=${*:-$all} ;;
     repro) wanted=${2:?which target?}; shift 2 ;;
     *) sed -n '2,/^set/{/^#/s/^# \{0,1\}//p}' "$0"; exit 2 ;;
 esac
-if [ "$verb" = run ] && [ "$wanted" = "$core" ]; then wanted+=" dns"; fi
 
 # One process of a small input; a story holds whole machines.
 limits=(-rss_limit_mb=1024 -timeout=20 -print_funcs=0 -verbosity=0)

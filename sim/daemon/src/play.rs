@@ -404,7 +404,7 @@ impl<'s> Play<'s> {
         let after = match answer {
             Answer::Away => {
                 self.tasks[task].ended.get_or_insert("daemon_away");
-                Some(habits::AWAY)
+                Some(habits::LATER)
             }
             Answer::Lost => {
                 self.tasks[task].ended = Some("connection_lost");
@@ -416,7 +416,7 @@ impl<'s> Play<'s> {
                 let then = self.story.operations[task].then;
                 habits::about(result, then).map(|again| match again {
                     Again::Soon => Duration::from_millis(1000 + self.random.below(10_000)),
-                    Again::Later => Duration::from_secs(15),
+                    Again::Later => habits::LATER,
                 })
             }
         };

@@ -11,15 +11,15 @@ use crate::world::World;
 /// How often an operator does something about one and the same operation.
 pub const MAX_TRIES: u32 = 8;
 
-/// When an operator whose daemon does not listen tries again.
-pub const AWAY: Duration = Duration::from_secs(15);
+/// When an operator tries again whose daemon does not listen, or in whose way somebody else is.
+pub const LATER: Duration = Duration::from_secs(15);
 
 /// When an operator does something about an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Again {
     /// In some seconds.
     Soon,
-    /// Somebody else is at it, or the store is away: in a quarter of a minute.
+    /// Somebody else is at it, or the store is away: after [`LATER`].
     Later,
 }
 

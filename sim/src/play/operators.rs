@@ -52,7 +52,7 @@ impl Play<'_> {
             // Nobody listens on the socket.
             self.report.marks.hit("a daemon was away when it was asked");
             self.tasks[task].ended.get_or_insert("daemon_away");
-            return self.try_again(task, habits::AWAY);
+            return self.try_again(task, habits::LATER);
         };
         self.tasks[task].open = Some((handle, machine, boot));
         self.waiting.insert(handle, task);
@@ -150,7 +150,7 @@ impl Play<'_> {
             self.plan(Duration::from_millis(*after), Todo::ApplyPrepared(number));
         }
         match habits::about(result, self.story.operations[task].then) {
-            Some(Again::Later) => self.try_again(task, Duration::from_secs(15)),
+            Some(Again::Later) => self.try_again(task, habits::LATER),
             Some(Again::Soon) => {
                 let after = Duration::from_millis(1000 + self.random.below(10_000));
                 self.try_again(task, after);
