@@ -257,10 +257,16 @@ impl Budget {
         Self { crashes, faults, cancels: 0, rivals: 0, later }
     }
 
+    /// How much may still go wrong.
+    #[must_use]
+    pub fn left(&self) -> u32 {
+        self.crashes + self.faults + self.cancels + self.rivals
+    }
+
     /// Whether anything may still go wrong.
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.crashes + self.faults + self.cancels + self.rivals > 0
+        self.left() > 0
     }
 
     /// What can become of this effect, [`Fate::Normal`] first.

@@ -42,6 +42,8 @@ enum Command {
         /// One JSON object.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        plant: cli::plant::Plant,
     },
     /// Plays a saved file again and tells it to people: one line a change of state with a column a machine, faults and what
     /// broke marked. Or as a page, or as JSON. Exits with 1 if something broke.
@@ -56,6 +58,8 @@ enum Command {
         /// One JSON object.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        plant: cli::plant::Plant,
     },
     /// Plants bugs, one row at a time, and shows what it takes to see them.
     Mutants(cli::mutants::MutantsArgs),
@@ -90,10 +94,10 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Idle(args) => args.run(),
         Command::Sweep(args) => args.run(),
         Command::Enumerate(args) => args.run(),
-        Command::Replay { file, json } => cli::explain::replay(&file, json),
+        Command::Replay { file, json, plant } => cli::explain::replay(&file, json, &plant),
         Command::Explain(args) => args.run(),
-        Command::Shrink { file, within, json } => {
-            cli::explain::shrink(&file, Duration::from_secs(within), json)
+        Command::Shrink { file, within, json, plant } => {
+            cli::explain::shrink(&file, Duration::from_secs(within), json, &plant)
         }
         Command::Mutants(args) => args.run(),
         Command::Scenarios { json } => {

@@ -10,7 +10,7 @@ use crate::invariants::Violation;
 use crate::play::play;
 use crate::run::{Prepared, Report};
 use crate::scenario;
-use crate::story::{Profile, of_seed};
+use crate::story::{Profile, Story, of_seed};
 
 /// One row: bugs that are planted together.
 #[derive(Debug, Clone)]
@@ -194,6 +194,14 @@ pub fn story_rows() -> Vec<StoryRow> {
     rows
 }
 
+impl StoryRow {
+    /// The story of this seed that the bugs are looked for in.
+    #[must_use]
+    pub fn story(&self, seed: u64) -> Story {
+        of_seed(seed, self.nodes, Profile::Swarm)
+    }
+}
+
 /// How many stories it takes until one shows the bug.
 #[derive(Debug, Clone)]
 pub struct InStories {
@@ -211,7 +219,7 @@ pub fn in_stories(row: &StoryRow, most: u64) -> InStories {
     let begun = std::time::Instant::now();
     let counts = |found: &Violation| row.looking_for.is_none_or(|n| found.invariant.starts_with(n));
     for seed in 0..most {
-        let story = of_seed(seed, row.nodes, Profile::Swarm);
+        let story = row.story(seed);
         let report = with_planted(&row.planted, || play(&story, false));
         if let Some(violation) = report.violations.into_iter().find(counts) {
             let caught = Some((seed, violation));
@@ -221,12 +229,14 @@ pub fn in_stories(row: &StoryRow, most: u64) -> InStories {
     InStories { caught: None, stories: most, took: begun.elapsed() }
 }
 
+/// Does it with these bugs planted on this thread; in a build without the feature `mutants`, with none.
 #[cfg(feature = "mutants")]
-fn with_planted<T>(planted: &[Mutant], body: impl FnOnce() -> T) -> T {
+pub fn with_planted<T>(planted: &[Mutant], body: impl FnOnce() -> T) -> T {
     proto_core::mutant::with(planted, body)
 }
 
+/// Does it with these bugs planted on this thread; in a build without the feature `mutants`, with none.
 #[cfg(not(feature = "mutants"))]
-fn with_planted<T>(_: &[Mutant], body: impl FnOnce() -> T) -> T {
+pub fn with_planted<T>(_: &[Mutant], body: impl FnOnce() -> T) -> T {
     body()
 }

@@ -4,13 +4,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::json;
 use sim::enumerate::{Settings, enumerate};
 use sim::fate::Budget;
 use sim::run::{Prepared, Report};
 use sim::scenario;
 
+use super::plant::Plant;
 use super::saved::{self, Schedule};
+
+/// As much of each kind as may go wrong in one run: what has so many effects is no longer told from what goes round in circles.
+const MOST: i64 = 8;
 
 /// What is enumerated.
 #[derive(Debug, Clone, Args)]
@@ -19,22 +24,22 @@ pub(crate) struct EnumerateArgs {
     #[arg(long, default_value = "all")]
     op: String,
     /// How many daemons die or stand still.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = parse_budget())]
     crashes: u32,
     /// How many answers are lost, requests fail, messages come twice.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = parse_budget())]
     faults: u32,
     /// How often the operator cancels, at any effect.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = parse_budget())]
     cancels: u32,
     /// How often a second operator takes up what was left, on the other machine, while the first is at it.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_parser = parse_budget())]
     rivals: u32,
     /// After how many further effects a late one may land, beside at rest.
     #[arg(long, value_delimiter = ',', default_value = "1,3,8")]
     later: Vec<u64>,
     /// Threads.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = super::parse_threads)]
     threads: usize,
     /// Ends after so many seconds for each scenario, says so, and exits with 1 as not every run was made.
     #[arg(long, default_value_t = 3600)]
@@ -54,6 +59,10 @@ pub(crate) struct EnumerateArgs {
     /// The name of the marks.
     #[arg(long, default_value = "enumerations")]
     mark: String,
+}
+
+fn parse_budget() -> impl clap::builder::TypedValueParser<Value = u32> {
+    clap::value_parser!(u32).range(0..=MOST)
 }
 
 impl EnumerateArgs {
@@ -99,6 +108,8 @@ impl EnumerateArgs {
                 found.broken,
                 found.took.as_secs_f64()
             ));
+            let examples = found.examples.values().map(|report| self.save(&name, report));
+            let examples = examples.collect::<Result<Vec<_>, _>>()?;
             if self.json {
                 let object = json!({
                     "scenario": name, "crashes": self.crashes, "faults": self.faults,
@@ -107,7 +118,7 @@ impl EnumerateArgs {
                     "states": found.states, "violations": found.broken, "cpu_seconds": computed,
                     "complete": found.complete, "seconds": found.took.as_secs_f64(),
                     "effects": prepared.effects, "most_effects": found.most_effects,
-                    "ends": found.ends,
+                    "ends": found.ends, "examples": examples,
                 });
                 say!("{object}");
             } else {
@@ -123,9 +134,10 @@ impl EnumerateArgs {
                     prepared.effects,
                     found.most_effects,
                 );
-            }
-            for report in found.examples.values() {
-                self.show(&name, report)?;
+                for example in &examples {
+                    example.violations.iter().for_each(|violation| say!("  {violation}"));
+                    say!("  {}", example.replay);
+                }
             }
             // After each, as the next may take long.
             if let Some(page) = &self.write {
@@ -140,12 +152,10 @@ impl EnumerateArgs {
         Budget { cancels: self.cancels, rivals: self.rivals, ..budget }
     }
 
-    fn show(&self, name: &str, report: &Report) -> Result<(), String> {
-        for violation in &report.violations {
-            say!("  {violation}");
-        }
-        let Some(first) = report.violations.first() else { return Ok(()) };
-        let rule = first.invariant.to_lowercase().replace(' ', "-");
+    /// Saves a run that broke something.
+    fn save(&self, name: &str, report: &Report) -> Result<Example, String> {
+        let broke = report.violations.first().map_or("nothing", |violation| violation.invariant);
+        let rule = broke.to_lowercase().replace(' ', "-");
         let path = PathBuf::from(format!("sim-failures/{rule}-{name}.json"));
         let schedule = Schedule {
             v: saved::SCHEDULE_VERSION,
@@ -158,9 +168,24 @@ impl EnumerateArgs {
             choices: report.schedule(),
         };
         saved::save(&path, &schedule)?;
-        say!("  {}", super::replay_of(&path));
-        Ok(())
+        Ok(Example {
+            violations: report.violations.iter().map(ToString::to_string).collect(),
+            trace_hash: format!("{:016x}", report.hash),
+            replay: super::replay_of(&path, &Plant::default()),
+            file: path,
+        })
     }
+}
+
+/// A run that broke something.
+#[derive(Debug, Serialize)]
+struct Example {
+    violations: Vec<String>,
+    trace_hash: String,
+    /// Where its choices are.
+    file: PathBuf,
+    /// What to type to see it again.
+    replay: String,
 }
 
 fn names(op: &str) -> Vec<String> {

@@ -13,14 +13,15 @@ use sim::shrink::shrink as make_small;
 use sim::story::Story;
 use sim::trace::Happened;
 
+use super::plant::Plant;
 use super::saved::{self, Saved};
 
 /// Plays a file again with every line of what happens; whether nothing broke.
-pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
+pub(crate) fn replay(path: &Path, json: bool, plant: &Plant) -> Result<bool, String> {
     match saved::load(path)? {
         Saved::Story(story) => {
             let begun = Instant::now();
-            let report = play(&story, true);
+            let report = plant.around(|| play(&story, true));
             let took = begun.elapsed().as_secs_f64();
             if json {
                 say!("{}", super::run::to_json(&story, &report, took));
@@ -38,7 +39,8 @@ pub(crate) fn replay(path: &Path, json: bool) -> Result<bool, String> {
                 return Ok(false);
             };
             let budget = schedule.budget();
-            let report = prepared.run(&mut Choices::recorded(answers), budget, true);
+            let mut choices = Choices::recorded(answers);
+            let report = plant.around(|| prepared.run(&mut choices, budget, true));
             if json {
                 let violations = report.violations.iter().map(ToString::to_string);
                 let report = json!({
@@ -95,12 +97,24 @@ pub(crate) struct ExplainArgs {
     /// How many characters a line may have. By default what COLUMNS says, or 120.
     #[arg(long, value_parser = clap::value_parser!(u16).range(40..))]
     width: Option<u16>,
+    #[command(flatten)]
+    plant: Plant,
 }
 
 impl ExplainArgs {
     /// Plays a file again and tells what happened; whether nothing broke.
     pub(crate) fn run(&self) -> Result<bool, String> {
-        let Some(mut told) = told(&self.file)? else { return Ok(false) };
+        if let (Some(from), Some(until)) = (self.from, self.until)
+            && from > until
+        {
+            return Err(format!("--from {from} is after --until {until}"));
+        }
+        let Some(mut told) = told(&self.file, &self.plant)? else { return Ok(false) };
+        if let Some(last) = self.node.as_ref().and_then(Nodes::last)
+            && last > told.nodes
+        {
+            return Err(format!("there is no m{last}: the machines are m1 to m{}", told.nodes));
+        }
         told.select(&Selection {
             from: self.from.map(|seconds| seconds.saturating_mul(1_000_000)),
             until: self.until.map(|seconds| seconds.saturating_mul(1_000_000)),
@@ -110,7 +124,9 @@ impl ExplainArgs {
         let mut stdout = std::io::stdout().lock();
         if self.html {
             let page = self.out.clone().unwrap_or_else(|| self.file.with_extension("html"));
-            if page == self.file {
+            let same =
+                |page: &Path| Some(page.canonicalize().ok()? == self.file.canonicalize().ok()?);
+            if same(&page) == Some(true) {
                 return Err(format!(
                     "{} is the story; `--out PAGE` names another file",
                     page.display()
@@ -125,7 +141,10 @@ impl ExplainArgs {
             drop(out);
             unless_closed(written)?;
         } else {
-            let columns = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
+            let columns = std::env::var("COLUMNS")
+                .ok()
+                .and_then(|columns| columns.parse().ok())
+                .map(|columns: usize| columns.max(40));
             let layout = Layout {
                 width: self.width.map(usize::from).or(columns).unwrap_or(120),
                 colour: stdout.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
@@ -148,10 +167,10 @@ fn unless_closed(written: std::io::Result<()>) -> Result<(), String> {
 }
 
 /// What happens when the file is played; `None`: its scenario breaks even with nothing going wrong, and that was said.
-fn told(path: &Path) -> Result<Option<Told>, String> {
+fn told(path: &Path, plant: &Plant) -> Result<Option<Told>, String> {
     match saved::load(path)? {
         Saved::Story(story) => {
-            let report = play(&story, true);
+            let report = plant.around(|| play(&story, true));
             let happened = Happened { lines: report.lines, spans: report.spans };
             Ok(Some(Told::of_story(&story, happened, report.violations)))
         }
@@ -161,7 +180,8 @@ fn told(path: &Path) -> Result<Option<Told>, String> {
                 return Ok(None);
             };
             let budget = schedule.budget();
-            let report = prepared.run(&mut Choices::recorded(answers), budget, true);
+            let mut choices = Choices::recorded(answers);
+            let report = plant.around(|| prepared.run(&mut choices, budget, true));
             let machines = prepared.scenario.machines;
             Ok(Some(Told::new(schedule.scenario, machines, 1, report.trace, report.violations)))
         }
@@ -169,11 +189,16 @@ fn told(path: &Path) -> Result<Option<Told>, String> {
 }
 
 /// Makes a story small, in place.
-pub(crate) fn shrink(path: &Path, within: Duration, json: bool) -> Result<bool, String> {
+pub(crate) fn shrink(
+    path: &Path,
+    within: Duration,
+    json: bool,
+    plant: &Plant,
+) -> Result<bool, String> {
     let Saved::Story(story) = saved::load(path)? else {
         return Err(format!("{} holds no story: enumerations are small already", path.display()));
     };
-    let shrunk = make_small(&story, within);
+    let shrunk = plant.around(|| make_small(&story, within));
     let size = |story: &Story| (story.nodes, story.operations.len(), story.faults.len());
     let (before, now) = (size(&story), size(&shrunk.story));
     if json {

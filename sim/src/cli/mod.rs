@@ -10,6 +10,7 @@ pub(crate) mod enumerate;
 pub(crate) mod explain;
 pub(crate) mod idle;
 pub(crate) mod mutants;
+pub(crate) mod plant;
 pub(crate) mod run;
 pub(crate) mod saved;
 pub(crate) mod sweep;
@@ -27,8 +28,18 @@ pub(crate) fn line(what: std::fmt::Arguments<'_>) {
     }
 }
 
+/// How many threads, as an argument.
+pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
+    let threads = text.parse().ok().filter(|threads| (1..=256).contains(threads));
+    threads.ok_or_else(|| format!("{text:?} is no number of threads: 1 to 256"))
+}
+
+/// Why a build without the feature plants nothing.
+pub(crate) const NO_BUGS: &str =
+    "this build has no bugs to plant: build it with `--features mutants`";
+
 /// The command that shows a saved run again, to be typed where this one was.
-pub(crate) fn replay_of(saved: &Path) -> String {
+pub(crate) fn replay_of(saved: &Path, plant: &plant::Plant) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "ployz-sim".to_owned());
-    format!("{program} replay {}", saved.display())
+    format!("{program} replay {}{}", saved.display(), plant.words())
 }

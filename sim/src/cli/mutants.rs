@@ -10,6 +10,10 @@ use serde_json::json;
 use sim::measure::{InStories, Measured, Row, StoryRow, in_stories, measure, name, rows};
 use sim::measure::{scenarios, story_rows};
 
+use sim::story::Story;
+
+use super::plant::Plant;
+use super::saved;
 use super::{around, write_between};
 
 /// What is planted, and where it is looked for.
@@ -19,7 +23,7 @@ pub(crate) struct MutantsArgs {
     #[arg(long, default_value = "")]
     only: String,
     /// Threads.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = super::parse_threads)]
     threads: usize,
     /// Ends each enumeration after so many seconds.
     #[arg(long, default_value_t = 600)]
@@ -30,6 +34,9 @@ pub(crate) struct MutantsArgs {
     /// Instead: plays at most so many stories with each bug, until one shows it.
     #[arg(long)]
     stories: Option<u64>,
+    /// With `--stories`: saves the story that showed each bug in this folder, and says how to see it again.
+    #[arg(long, requires = "stories", value_name = "FOLDER")]
+    save: Option<PathBuf>,
     /// One JSON object a row.
     #[arg(long)]
     json: bool,
@@ -45,8 +52,7 @@ fn named(row: &Row) -> String {
 impl MutantsArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         if !cfg!(feature = "mutants") {
-            let why = "this build has no bugs to plant: build it with `--features mutants`";
-            return Err(why.to_owned());
+            return Err(super::NO_BUGS.to_owned());
         }
         match self.stories {
             Some(most) => self.in_stories(most),
@@ -113,13 +119,19 @@ impl MutantsArgs {
                         let Some(row) = wanted.get(at) else { return };
                         let found = in_stories(row, most);
                         let line = story_line(row, &found);
+                        let saved = self.saved(row, &found);
+                        let replay = saved.as_ref().ok().cloned().flatten();
                         if self.json {
-                            say!("{}", story_json(row, &found));
+                            say!("{}", story_json(row, &found, replay.as_deref()));
                         } else {
                             say!("{line} {:.1} s", found.took.as_secs_f64());
+                            replay.iter().for_each(|replay| say!("    {replay}"));
                         }
                         let mut lines = lines.lock().expect("no thread panics with it");
-                        lines[at] = (line, found.caught.is_some());
+                        lines[at] = (line, found.caught.is_some() && saved.is_ok());
+                        if let Err(why) = saved {
+                            eprintln!("ployz-sim: {why}");
+                        }
                     }
                 });
             }
@@ -135,6 +147,19 @@ impl MutantsArgs {
             write_between(page, "mutants-in-stories", &table)?;
         }
         Ok(good)
+    }
+}
+
+impl MutantsArgs {
+    /// Saves the story that showed the bugs of a row, if that is wanted; how to see it again.
+    fn saved(&self, row: &StoryRow, found: &InStories) -> Result<Option<String>, String> {
+        let (Some(folder), Some((seed, violation))) = (&self.save, &found.caught) else {
+            return Ok(None);
+        };
+        let path = folder.join(format!("{}.json", name(&row.planted).replace(" + ", "-and-")));
+        let story = Story { broke: Some(violation.invariant.to_owned()), ..row.story(*seed) };
+        saved::save(&path, &story)?;
+        Ok(Some(super::replay_of(&path, &Plant::these(&row.planted))))
     }
 }
 
@@ -176,13 +201,13 @@ fn story_line(row: &StoryRow, found: &InStories) -> String {
     }
 }
 
-fn story_json(row: &StoryRow, found: &InStories) -> serde_json::Value {
+fn story_json(row: &StoryRow, found: &InStories, replay: Option<&str>) -> serde_json::Value {
     let caught = found.caught.as_ref().map(|(seed, violation)| {
         json!({"seed": seed, "invariant": violation.invariant, "what": violation.what})
     });
     json!({
         "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
         "nodes": row.nodes, "caught": caught, "stories": found.stories,
-        "seconds": found.took.as_secs_f64(),
+        "seconds": found.took.as_secs_f64(), "replay": replay,
     })
 }

@@ -10,6 +10,7 @@ use sim::play::{Report, survived};
 use sim::shrink::shrink;
 use sim::story::{Profile, Shape, Story, draw};
 
+use super::plant::Plant;
 use super::saved;
 
 /// What a run is drawn from.
@@ -39,6 +40,8 @@ pub(crate) struct RunArgs {
     /// Writes the story to this file, whether it breaks something or not.
     #[arg(long)]
     save: Option<PathBuf>,
+    #[command(flatten)]
+    plant: Plant,
 }
 
 impl RunArgs {
@@ -53,11 +56,20 @@ impl RunArgs {
             saved::save(path, &story)?;
         }
         let begun = Instant::now();
-        let report = match survived(&story, self.trace) {
+        let report = match self.plant.around(|| survived(&story, self.trace)) {
             Ok(report) => report,
             Err(why) => {
-                say!("  VIOLATION {why}");
-                shrink_and_save(&story, self.json)?;
+                if self.json {
+                    let (seed, nodes, servers) = (story.seed, story.nodes, story.servers);
+                    let violations = [why];
+                    say!(
+                        "{}",
+                        json!({"seed": seed, "nodes": nodes, "servers": servers, "violations": violations})
+                    );
+                } else {
+                    say!("  VIOLATION {why}");
+                }
+                shrink_and_save(&story, self.json, &self.plant)?;
                 return Ok(false);
             }
         };
@@ -73,14 +85,18 @@ impl RunArgs {
         if report.violations.is_empty() {
             return Ok(true);
         }
-        shrink_and_save(&story, self.json)?;
+        shrink_and_save(&story, self.json, &self.plant)?;
         Ok(false)
     }
 }
 
 /// Makes the story of a failure as small as it gets, saves it and says how to see it again.
-pub(crate) fn shrink_and_save(story: &Story, quiet: bool) -> Result<PathBuf, String> {
-    let shrunk = shrink(story, std::time::Duration::from_secs(60));
+pub(crate) fn shrink_and_save(
+    story: &Story,
+    quiet: bool,
+    plant: &Plant,
+) -> Result<PathBuf, String> {
+    let shrunk = plant.around(|| shrink(story, std::time::Duration::from_secs(60)));
     let path = saved::path_of_failure(&shrunk.story);
     saved::save(&path, &shrunk.story)?;
     let text = format!(
@@ -89,7 +105,7 @@ pub(crate) fn shrink_and_save(story: &Story, quiet: bool) -> Result<PathBuf, Str
         shrunk.story.operations.len(),
         shrunk.story.faults.len(),
         shrunk.runs,
-        super::replay_of(&path)
+        super::replay_of(&path, plant)
     );
     if quiet {
         eprintln!("{text}")

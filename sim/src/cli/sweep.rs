@@ -11,6 +11,8 @@ use sim::marks::Marks;
 use sim::play::{Outcomes, Report, survived};
 use sim::story::{Action, CLASSES, Profile, Story, of_seed};
 
+use super::plant::Plant;
+
 /// Which stories, and how many at once.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct SweepArgs {
@@ -18,7 +20,7 @@ pub(crate) struct SweepArgs {
     #[arg(long, value_parser = parse_seeds)]
     seeds: (u64, u64),
     /// Threads.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = super::parse_threads)]
     jobs: usize,
     /// Ends after this time, as in `90s`, `5m`, `1h`, whether all seeds were played or not.
     #[arg(long = "for", value_parser = parse_duration)]
@@ -60,9 +62,10 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         "s" | "" => 1,
         "m" => 60,
         "h" => 3600,
-        other => return Err(format!("{other:?} is no unit: s, m and h are")),
+        _ => return Err(format!("{text:?} is no time: write 90s, 5m or 1h")),
     };
-    let number: u64 = number.parse().map_err(|error| format!("{text:?}: {error}"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("{text:?} is no time: write 90s, 5m or 1h"))?;
     let seconds = number.checked_mul(unit).filter(|seconds| *seconds <= 366 * 86_400);
     seconds.map(Duration::from_secs).ok_or_else(|| format!("{text:?} is more than a year"))
 }
@@ -125,9 +128,11 @@ impl SweepArgs {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| {
                     while !stop.load(Ordering::Relaxed) {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        let over = self.how_long.is_some_and(|long| begun.elapsed() >= long);
-                        if seed >= self.seeds.1 || over {
+                        let following = |seed| (seed < self.seeds.1).then_some(seed + 1);
+                        let seed =
+                            next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, following);
+                        let Ok(seed) = seed else { return };
+                        if self.how_long.is_some_and(|long| begun.elapsed() >= long) {
                             return;
                         }
                         let story = of_seed(seed, self.nodes, self.faults);
@@ -167,7 +172,7 @@ impl SweepArgs {
             super::saved::save(&super::saved::path_of_failure(&story), &story)?;
         }
         if let Some((story, _)) = total.broken.first() {
-            super::run::shrink_and_save(story, self.json)?;
+            super::run::shrink_and_save(story, self.json, &Plant::default())?;
         }
         Ok(total.broken.is_empty() && missing.is_empty())
     }

@@ -24,6 +24,14 @@ pub struct Selection {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nodes(BTreeSet<usize>);
 
+impl Nodes {
+    /// The number of the last one, counted from 1.
+    #[must_use]
+    pub fn last(&self) -> Option<usize> {
+        self.0.last().map(|machine| machine + 1)
+    }
+}
+
 impl FromStr for Nodes {
     type Err = String;
 

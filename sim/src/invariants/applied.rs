@@ -8,6 +8,7 @@ use proto_core::store::facts::{Commit, Head};
 use proto_core::store::{Key, Revision};
 
 use super::{Invariant, Seen};
+use crate::story::machine_name;
 use crate::world::World;
 
 /// See the file's page.
@@ -74,7 +75,7 @@ impl AppliedIsRouted {
             let older = || world.kv.get(&Key::commit(namespace, number)).map(Cow::Owned);
             let stored: Option<Cow<'_, Commit>> = last.map(Cow::Borrowed).or_else(older);
             if stored.is_some_and(|stored| *stored != *served.commit) {
-                return Err(format!("the gateway of machine {machine} made up a commit"));
+                return Err(format!("the gateway of {} made up a commit", machine_name(machine)));
             }
         }
         Ok(())

@@ -10,6 +10,7 @@ use proto_core::store::{StoreRequest, Write};
 use serde::Deserialize;
 
 use super::{Invariant, Seen};
+use crate::story::machine_name;
 use crate::world::World;
 
 /// Its name. Its premises count every batch, every command that is not only a look, and every change of a runtime.
@@ -64,7 +65,7 @@ impl Invariant for SomebodyAsked {
                 let of = effect.operation.as_ref();
                 let request = of.and_then(|operation| self.known.get(operation));
                 if request.is_none_or(|request| !self.asked.contains(request)) {
-                    return Err(format!("machine {machine} issues {effect:?}"));
+                    return Err(format!("{} issues {effect:?}", machine_name(*machine)));
                 }
             }
             _ => {}

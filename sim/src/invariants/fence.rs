@@ -8,6 +8,7 @@ use proto_core::id::{Epoch, OperationId};
 use proto_core::store::{Scope, StoreRequest};
 
 use super::{Invariant, Seen};
+use crate::story::machine_name;
 use crate::world::World;
 
 /// A command below the floor that the machine has written down is answered with `Stale`.
@@ -52,7 +53,8 @@ impl Invariant for LowerEpochsAreRefused {
                 match self.lower.remove(token) {
                     Some((epoch, floor)) if !refused => {
                         return Err(format!(
-                            "machine {machine} answered a command of epoch {epoch} below its floor {floor} with {reply:?}"
+                            "{} answered a command of epoch {epoch} below its floor {floor} with {reply:?}",
+                            machine_name(*machine)
                         ));
                     }
                     // The floor rose while it waited.
@@ -108,13 +110,15 @@ impl Invariant for NothingLandsBehindTheBarrier {
                 self.seen += u64::from(barrier.is_some());
                 if let Some(barrier) = barrier.filter(|barrier| epoch < barrier) {
                     return Err(format!(
-                        "machine {machine} acknowledged a barrier of {barrier}, then {request:?} of epoch {epoch} landed"
+                        "{} acknowledged a barrier of {barrier}, then {request:?} of epoch {epoch} landed",
+                        machine_name(*machine)
                     ));
                 }
                 let acting = self.acting.get(scope);
                 if let Some(acting) = acting.filter(|acting| epoch < acting) {
                     return Err(format!(
-                        "epoch {acting} acts, and on machine {machine} {request:?} of epoch {epoch} landed"
+                        "epoch {acting} acts, and on {} {request:?} of epoch {epoch} landed",
+                        machine_name(*machine)
                     ));
                 }
             }
@@ -176,7 +180,8 @@ impl Invariant for WhoIsFencedStops {
         };
         if goes_on {
             return Err(format!(
-                "machine {machine} was refused for {operation} at epoch {below} and issues {:?}",
+                "{} was refused for {operation} at epoch {below} and issues {:?}",
+                machine_name(machine),
                 effect.kind
             ));
         }

@@ -10,6 +10,7 @@ use proto_core::store::{Key, Scope};
 use serde::Deserialize as _;
 
 use super::{Invariant, Seen};
+use crate::story::machine_name;
 use crate::world::World;
 
 /// See the file's page.
@@ -63,7 +64,10 @@ impl Invariant for OnlyForward {
                 for (scope, epoch) in &file.floors {
                     let floor = self.floors.entry((*machine, scope.clone())).or_default();
                     if epoch < floor {
-                        return Err(format!("machine {machine}: floor {floor} fell to {epoch}"));
+                        return Err(format!(
+                            "{}: floor {floor} fell to {epoch}",
+                            machine_name(*machine)
+                        ));
                     }
                     *floor = *epoch;
                 }

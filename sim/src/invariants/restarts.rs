@@ -8,6 +8,7 @@ use proto_core::store::Key;
 use serde::Deserialize;
 
 use super::{Invariant, Seen};
+use crate::story::machine_name;
 use crate::world::World;
 
 /// What of a record says how far the operation is.
@@ -44,10 +45,12 @@ impl Invariant for OnlyOperationsChange {
         match record {
             Some(record) if !record.phase.is_final() => Ok(()),
             Some(record) => Err(format!(
-                "machine {machine} issues {request:?} for {}, which is {}",
-                record.id, record.phase
+                "{} issues {request:?} for {}, which is {}",
+                machine_name(*machine),
+                record.id,
+                record.phase
             )),
-            None => Err(format!("machine {machine} issues {request:?} for nobody")),
+            None => Err(format!("{} issues {request:?} for nobody", machine_name(*machine))),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::cluster::{Cluster, PAUSE};
 use crate::fate::{Budget, Fates};
 use crate::invariants::Invariants;
 use crate::invariants::rest::{self, Content, Snapshot};
+use crate::story::machine_name;
 use crate::trace::{Kind, Trace};
 
 /// A run under way.
@@ -30,7 +31,7 @@ pub(crate) struct Course<'a> {
     /// It is the run that shows what the operation comes to.
     pub(super) first: bool,
     /// How often the operator has tried.
-    attempt: usize,
+    attempt: u32,
     /// Where he asks next.
     machine: usize,
     /// What he asks for next.
@@ -203,7 +204,7 @@ impl<'a> Course<'a> {
 
     /// The operator turns to a daemon that runs, or will.
     fn try_it(&mut self) {
-        if self.attempt >= MAX_TRIES {
+        if self.attempt >= MAX_TRIES + self.given.left() {
             return self.comes_to_rest();
         }
         if !self.cluster.is_up(self.machine) {
@@ -237,7 +238,7 @@ impl<'a> Course<'a> {
     fn hear(&mut self, asked: &[Asked]) {
         let cluster = &mut self.cluster;
         if let Some(silent) = asked.iter().find(|asked| !asked.is_over(cluster)) {
-            let what = format!("no answer of m{} within {PATIENCE:?}", silent.machine + 1);
+            let what = format!("no answer of {} within {PATIENCE:?}", machine_name(silent.machine));
             violate(cluster, rest::FINISHED, what);
             return self.comes_to_rest();
         }

@@ -38,8 +38,8 @@ const REST: Duration = Duration::from_secs(90);
 const MAX_EFFECTS: u64 = 3000;
 /// As many events as a run may have: beyond it something goes round in circles.
 const MAX_EVENTS: u64 = 60_000;
-/// As many times as the operator tries.
-const MAX_TRIES: usize = 8;
+/// As many times as the operator tries, beside once for each thing that may go wrong.
+const MAX_TRIES: u32 = 8;
 
 /// A scenario with what came before it done.
 #[derive(Debug, Clone)]

@@ -33,6 +33,8 @@ pub enum Profile {
     None,
 }
 
+const TEN_MINUTES: u64 = 600_000;
+
 const NETWORK: [&str; 5] = ["partition", "one_way", "loss", "duplication", "delay"];
 
 /// The story of a seed in a sweep: its size is drawn from the seed too. `nodes`: least and most machines.
@@ -53,7 +55,7 @@ pub fn of_seed(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
     draw(&mut Choices::seeded(seed), seed, shape)
 }
 
-/// Draws a story. `seed` is only written into it.
+/// Draws a story. `seed` is only written into it. Each class of faults comes up to so many times in ten minutes.
 pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let mut draw = Draw { choices, shape };
     let servers = match shape.nodes {
@@ -71,6 +73,8 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
             "daemon_pause" | "sleep" => 6,
             _ => 3,
         };
+        let most =
+            most * usize::try_from(shape.length / TEN_MINUTES).map_or(1, |times| times.max(1));
         for _ in 0..=draw.below(most) {
             let (at, machine) = draw.place(class, &operations);
             faults.push(draw.fault(class, at, machine, servers));
