@@ -13,7 +13,7 @@ FIGURE ?=
 # The fuzz target of `make fuzz`, of those in fuzz/src/lib.rs; empty: all of them. FOR is for each.
 TARGET ?=
 # The first seed of the sweep of `make sim`, and for how long it goes on.
-SEED ?= $(shell date +%s)
+SEED := $(or $(SEED),$(shell date +%s))
 FOR ?= 3m
 
 .PHONY: help setup build test check conformance demo lab lab-docker lab-parts bench sim sim-200 fuzz

@@ -59,11 +59,17 @@ pub enum Mutant {
     SaysDoneTooSoon,
     /// What a namespace takes on its machines is committed as it was before.
     AllocationAsFound,
+    /// A restart renews the first slot only.
+    RestartsOne,
+    /// Of a route only the first host name is served.
+    FirstNameOnly,
+    /// What was replaced goes without being drained.
+    DrainSkipped,
 }
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 28] = [
+    pub const ALL: [(Self, &'static str); 31] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -92,6 +98,9 @@ impl Mutant {
         (Self::HistoryGoesOn, "history_goes_on"),
         (Self::SaysDoneTooSoon, "says_done_too_soon"),
         (Self::AllocationAsFound, "allocation_as_found"),
+        (Self::RestartsOne, "restarts_one"),
+        (Self::FirstNameOnly, "first_name_only"),
+        (Self::DrainSkipped, "drain_skipped"),
     ];
 }
 

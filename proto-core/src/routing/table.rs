@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::Commits;
 use crate::id::{InstanceName, Namespace, ServiceName};
+use crate::mutant::{self, Mutant};
 use crate::store::facts::CommittedService;
 
 /// Which instances take a request, by its host name and path. Immutable: a new state of the commits is a new table.
@@ -128,7 +129,8 @@ impl RouteTable {
             self.targets += 1;
             // `/` and `/api/` mean the same segments as the empty prefix and `/api`.
             let prefix = route.path_prefix.trim_end_matches('/');
-            for host in &route.hostnames {
+            let names = if mutant::on(Mutant::FirstNameOnly) { 1 } else { usize::MAX };
+            for host in route.hostnames.iter().take(names) {
                 let routes = self.hosts.entry(host.as_str().to_owned()).or_default();
                 match routes.iter().find(|(taken, _)| taken == prefix) {
                     None => routes.push((prefix.to_owned(), target.clone())),

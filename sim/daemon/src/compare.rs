@@ -20,8 +20,8 @@ const REST: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CompareArgs {
     /// Numbers of machines.
-    #[arg(long, value_delimiter = ',', default_value = "3,50,200")]
-    nodes: Vec<usize>,
+    #[arg(long, value_delimiter = ',', default_value = "3,50,200", value_parser = clap::value_parser!(u16).range(3..=200))]
+    nodes: Vec<u16>,
     /// How long the story is, in simulated seconds.
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(30..))]
     seconds: u64,
@@ -53,7 +53,7 @@ impl CompareArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         let (mut rows, mut fine) = (Vec::new(), true);
         for &nodes in &self.nodes {
-            let story = story(nodes, self.seconds * 1000);
+            let story = story(usize::from(nodes), self.seconds * 1000);
             let engine = Played::by_the_engine(&story);
             fine &= engine.is_fine();
             self.add(&mut rows, engine.row(&story));

@@ -40,8 +40,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// How many machines.
-        #[arg(long, default_value_t = 200)]
-        nodes: usize,
+        #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(21..=200))]
+        nodes: u16,
     },
     /// The same story in the engine, with paused time and on turmoil: simulated seconds a second. Exits with 1 if something was
     /// broken or the tiers do not come to the same.
@@ -70,7 +70,7 @@ fn run(command: Command) -> Result<bool, String> {
             let config = Config { tier, tick, ..Config::default() };
             tell(&story, config).map(|report| report.violations.is_empty())
         }
-        Command::TwoHundred { seed, nodes } => two_hundred::run(seed, nodes),
+        Command::TwoHundred { seed, nodes } => two_hundred::run(seed, usize::from(nodes)),
         Command::Compare(args) => args.run(),
     }
 }

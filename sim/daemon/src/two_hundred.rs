@@ -27,7 +27,6 @@ pub(crate) fn run(seed: u64, nodes: usize) -> Result<bool, String> {
 }
 
 fn story(seed: u64, nodes: usize) -> Story {
-    let nodes = nodes.max(21);
     let deploy = |at, machine, image: &str| {
         let service = Service {
             s: 0,

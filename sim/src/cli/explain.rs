@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 use sim::choice::{self, Choices};
 use sim::explain::{self, Layout, Nodes, Selection, Told};
-use sim::play::play;
+use sim::play::survived;
 use sim::shrink::shrink as make_small;
 use sim::story::Story;
 use sim::trace::Happened;
@@ -21,7 +21,13 @@ pub(crate) fn replay(path: &Path, json: bool, plant: &Plant) -> Result<bool, Str
     match saved::load(path)? {
         Saved::Story(story) => {
             let begun = Instant::now();
-            let report = plant.around(|| play(&story, true));
+            let report = match plant.around(|| survived(&story, true)) {
+                Ok(report) => report,
+                Err(why) => {
+                    super::run::say_panic(&story, &why, json);
+                    return Ok(false);
+                }
+            };
             let took = begun.elapsed().as_secs_f64();
             if json {
                 say!("{}", super::run::to_json(&story, &report, took));
@@ -170,7 +176,7 @@ fn unless_closed(written: std::io::Result<()>) -> Result<(), String> {
 fn told(path: &Path, plant: &Plant) -> Result<Option<Told>, String> {
     match saved::load(path)? {
         Saved::Story(story) => {
-            let report = plant.around(|| play(&story, true));
+            let report = plant.around(|| survived(&story, true))?;
             let happened = Happened { lines: report.lines, spans: report.spans };
             Ok(Some(Told::of_story(&story, happened, report.violations)))
         }

@@ -59,16 +59,7 @@ impl RunArgs {
         let report = match self.plant.around(|| survived(&story, self.trace)) {
             Ok(report) => report,
             Err(why) => {
-                if self.json {
-                    let (seed, nodes, servers) = (story.seed, story.nodes, story.servers);
-                    let violations = [why];
-                    say!(
-                        "{}",
-                        json!({"seed": seed, "nodes": nodes, "servers": servers, "violations": violations})
-                    );
-                } else {
-                    say!("  VIOLATION {why}");
-                }
+                say_panic(&story, &why, self.json);
                 shrink_and_save(&story, self.json, &self.plant)?;
                 return Ok(false);
             }
@@ -87,6 +78,16 @@ impl RunArgs {
         }
         shrink_and_save(&story, self.json, &self.plant)?;
         Ok(false)
+    }
+}
+
+/// A story ended with a panic.
+pub(crate) fn say_panic(story: &Story, why: &str, json: bool) {
+    if json {
+        let (seed, nodes, servers) = (story.seed, story.nodes, story.servers);
+        say!("{}", json!({"seed": seed, "nodes": nodes, "servers": servers, "violations": [why]}));
+    } else {
+        say!("  VIOLATION {why}");
     }
 }
 

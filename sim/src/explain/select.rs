@@ -44,7 +44,11 @@ impl FromStr for Nodes {
         let mut nodes = BTreeSet::new();
         for part in text.split(',') {
             let (first, last) = part.split_once('-').unwrap_or((part, part));
-            nodes.extend(number(first)? - 1..number(last)?);
+            let (first, last) = (number(first)?, number(last)?);
+            if first > last {
+                return Err(format!("{part:?} is no range: the lower number comes first"));
+            }
+            nodes.extend(first - 1..last);
         }
         Ok(Self(nodes))
     }

@@ -60,14 +60,16 @@ impl AppliedIsRouted {
                 Some((number, false)) => *number,
                 other => {
                     return Err(format!(
-                        "the gateway of machine {machine} serves {namespace} of head {}, which is {other:?}",
+                        "the gateway of {} serves {namespace} of head {}, which is {other:?}",
+                        machine_name(machine),
                         served.head
                     ));
                 }
             };
             if served.commit.number != number {
                 return Err(format!(
-                    "the gateway of machine {machine} serves commit {} of {namespace} where its head says {number}",
+                    "the gateway of {} serves commit {} of {namespace} where its head says {number}",
+                    machine_name(machine),
                     served.commit.number
                 ));
             }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use proto_core::api::{OperationRequest, OperationResult, Submission};
 use proto_core::coordination::OperationRecord;
 use proto_core::deploy::spec::{Replicas, ServiceSpec};
-use proto_core::id::{Namespace, ServiceName};
+use proto_core::id::{InstanceName, Namespace, ServiceName};
 use proto_core::store::Key;
 use proto_core::store::facts::{Commit, CommittedService, Head, ServiceRevision};
 
@@ -76,6 +76,7 @@ impl Invariant for FollowsFromTheRequest {
             let state = follow(commits, &request)
                 .map_err(|why| format!("{} committed, and {why}", request.summary()))?;
             compare(&state, &commit)
+                .and_then(|()| renewed(&request, &commit, world))
                 .map_err(|why| format!("commit {} of {namespace}: {why}", commit.number))?;
             commits.insert(commit.number, state);
         }
@@ -162,6 +163,22 @@ fn follow(commits: &BTreeMap<u64, State>, request: &OperationRequest) -> Result<
         OperationRequest::RemoveNamespace { .. } => state.clear(),
     }
     Ok(state)
+}
+
+/// After a restart every slot of the service has another instance.
+fn renewed(request: &OperationRequest, commit: &Commit, world: &World) -> Result<(), String> {
+    let OperationRequest::Restart { namespace, service } = request else { return Ok(()) };
+    let before = Key::commit(namespace, commit.number.saturating_sub(1));
+    let before: Option<Commit> = world.kv.get(&before);
+    let Some(before) = before.and_then(|mut before| before.services.remove(service)) else {
+        return Ok(());
+    };
+    let now = commit.services.get(service).into_iter().flat_map(|service| service.slots.values());
+    let old = |name: &InstanceName| before.slots.values().any(|old| old.instance == *name);
+    match now.map(|slot| &slot.instance).find(|name| old(name)) {
+        Some(name) => Err(format!("{name} was to be restarted, and is the same")),
+        None => Ok(()),
+    }
 }
 
 fn compare(state: &State, commit: &Commit) -> Result<(), String> {

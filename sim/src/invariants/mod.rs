@@ -6,6 +6,7 @@ mod after_commit;
 mod applied;
 mod asked;
 mod claims;
+mod drains;
 mod fence;
 mod intent;
 mod lineage;
@@ -232,6 +233,7 @@ impl Invariants {
             Box::new(fence::NothingLandsBehindTheBarrier::default()),
             Box::new(fence::WhoIsFencedStops::default()),
             Box::new(applied::AppliedIsRouted::default()),
+            Box::new(drains::DrainedFirst::default()),
             Box::new(restarts::OnlyOperationsChange::default()),
             Box::new(success::SuccessIsCommitted::default()),
             Box::new(lineage::FollowsFromTheRequest::default()),

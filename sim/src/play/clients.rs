@@ -4,19 +4,24 @@
 //! namespaces with an even number nothing is ever stopped before its successor serves, so there an owed request that fails was
 //! dropped by an operation. Nowhere may a request reach an instance of another service.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use proto_core::id::Namespace;
+use proto_core::store::facts::Commit;
 use proto_core::time::Time;
 
 use super::Play;
-use crate::story::{Action, Story, host};
+use crate::story::{Action, Story, host, machine_name};
 use crate::trace::Kind;
-use crate::world::gateway::Link;
+use crate::world::gateway::{Gateway, Link};
 
 pub(super) const DROPPED: &str = "S7 no request is dropped by an operation";
 
 pub(super) const MISROUTED: &str = "S7 no request reaches another service";
+
+pub(super) const ROUTED: &str = "S7 a host name goes where the commit that is served says";
 /// How long after a fault of its own an instance may fail.
 const RECOVERY: Duration = Duration::from_secs(60);
 /// How long a gateway may take to load everything once it hears the store.
@@ -80,6 +85,13 @@ impl Play<'_> {
         if !world.gateways[gateway].up {
             return;
         }
+        match routed(&world.gateways[gateway], ns, s) {
+            Ok(looked) => self.report.requests.looked_up += looked,
+            Err(what) => {
+                let what = format!("the gateway of {}: {what}", machine_name(gateway));
+                return self.violate(ROUTED, what);
+            }
+        }
         let Some(backends) = world.gateways[gateway].route(&host, "/") else {
             self.report.requests.unrouted += 1;
             return;
@@ -120,7 +132,8 @@ impl Play<'_> {
         self.report.requests.sent += 1;
         self.report.requests.owed += u64::from(is_owed && (served || owed.is_some()));
         if let Some(stranger) = strangers {
-            let what = format!("the gateway of machine {gateway} sends {host} to {stranger}");
+            let what =
+                format!("the gateway of {} sends {host} to {stranger}", machine_name(gateway));
             return self.violate(MISROUTED, what);
         }
         if served {
@@ -132,10 +145,42 @@ impl Play<'_> {
         if let Some(instance) = owed
             && is_owed
         {
-            let what = format!("{host} at machine {gateway}: {instance} does not serve");
+            let what = format!("{host} at {}: {instance} does not serve", machine_name(gateway));
             self.violate(DROPPED, what);
         }
     }
+}
+
+/// Whether each host name of a service goes to the instances that the served commit names, and nowhere else: how many were looked at.
+/// Written down as plainly as it can be, as it is to be wrong in another way than the table that it is compared with.
+fn routed(gateway: &Gateway, ns: u32, s: u32) -> Result<u64, String> {
+    let name = |text: String| Namespace::new(&text).ok();
+    let Some(namespace) = name(format!("ns{ns}")) else { return Ok(0) };
+    let Some(served) = gateway.served().get(&namespace) else { return Ok(0) };
+    let service = format!("s{s}");
+    let service = served.commit.services.iter().find(|(name, _)| name.as_str() == service);
+    let Some((_, service)) = service else { return Ok(0) };
+    let mut looked = 0;
+    for host in service.routes.iter().flat_map(|route| &route.hostnames) {
+        // What is served of several namespaces may be of different times: for a while two of them may have the name.
+        let has = |commit: &Commit| {
+            let routes = commit.services.values().flat_map(|service| &service.routes);
+            routes.into_iter().any(|route| route.hostnames.contains(host))
+        };
+        let others = gateway.served().iter().filter(|(other, _)| **other != namespace);
+        if host.as_str().starts_with("shared") && others.into_iter().any(|(_, o)| has(&o.commit)) {
+            continue;
+        }
+        looked += 1;
+        let there = gateway.route(host.as_str(), "/").unwrap_or_default();
+        let there: BTreeSet<_> = there.into_iter().map(|(instance, _)| instance).collect();
+        let wanted: BTreeSet<_> =
+            service.slots.values().map(|slot| slot.instance.clone()).collect();
+        if there != wanted {
+            return Err(format!("{host} goes to {there:?}, and it is served by {wanted:?}"));
+        }
+    }
+    Ok(looked)
 }
 
 /// The machine of an address, which has a byte of it.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto_core::api::OperationResult;
 use serde::Serialize;
 
-use super::clients::{DROPPED, MISROUTED};
+use super::clients::{DROPPED, MISROUTED, ROUTED};
 use super::rest::AGAIN;
 use super::{BOUNDED, Play};
 use crate::invariants::Violation;
@@ -53,6 +53,8 @@ pub struct Requests {
     pub failed: u64,
     /// For which there was no route.
     pub unrouted: u64,
+    /// Host names whose route was compared with the commit that the gateway serves.
+    pub looked_up: u64,
 }
 
 /// What a run came to.
@@ -129,6 +131,7 @@ impl Play<'_> {
         count(AGAIN, report.repeated);
         count(DROPPED, report.requests.owed);
         count(MISROUTED, report.requests.served);
+        count(ROUTED, report.requests.looked_up);
         count(BOUNDED, self.story.operations.len() as u64);
         let mut trace = self.cluster.trace;
         trace.mix(world.kv.last().0);

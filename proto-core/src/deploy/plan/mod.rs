@@ -266,8 +266,9 @@ impl<'a> Planner<'a> {
             let mut made = BTreeMap::new();
             let workload = workload_digest(&target.spec);
             for (slot, machine) in wanted {
+                let renew = target.renew && (slot == 0 || !mutant::on(Mutant::RestartsOne));
                 let kept = now.get(&slot).filter(|i| {
-                    i.machine == machine && !target.renew && self.keeps(i, &target.spec, workload)
+                    i.machine == machine && !renew && self.keeps(i, &target.spec, workload)
                 });
                 if let Some(instance) = kept {
                     made.insert(slot, instance.clone());

@@ -145,7 +145,10 @@ impl Planner<'_> {
         }
         for (service, old) in by_service {
             let rollout = self.target.services.get(service).map(|t| t.spec.rollout.clone());
-            steps.extend(self.retire(rollout.as_ref(), &old, &routed));
+            // Only where something new starts the old ones of a recreate have been stopped by now.
+            let is_stopped = slots.new.iter().any(|(placed, _)| placed.service == *service)
+                && rollout.as_ref().is_some_and(|r| r.strategy == Strategy::Recreate);
+            steps.extend(self.retire(rollout.as_ref(), &old, is_stopped, &routed));
         }
         for (machine, stray) in &slots.strays {
             let grace = stray.spec.workload.stop_grace_period;
@@ -154,7 +157,13 @@ impl Planner<'_> {
         steps
     }
 
-    fn retire(&self, rollout: Option<&Rollout>, old: &[&Placed], routed: &[StepId]) -> Vec<Step> {
+    fn retire(
+        &self,
+        rollout: Option<&Rollout>,
+        old: &[&Placed],
+        is_stopped: bool,
+        routed: &[StepId],
+    ) -> Vec<Step> {
         let strategy = rollout.map_or(Strategy::BlueGreen, |rollout| rollout.strategy);
         let within_drain = rollout.map_or(Span::from_secs(10), |rollout| rollout.drain);
         let batch = match (strategy, rollout) {
@@ -170,7 +179,8 @@ impl Planner<'_> {
                 let CommittedAt { machine, name, backends } = CommittedAt::of(placed);
                 let mut after = before.clone();
                 // What was stopped before the commit serves nothing that could be drained.
-                if strategy != Strategy::Recreate && !backends.is_empty() {
+                let drains = !is_stopped && !mutant::on(Mutant::DrainSkipped);
+                if drains && !backends.is_empty() {
                     let drain = Step {
                         id: id("drain", name.as_str()),
                         machine: machine.clone(),

@@ -189,6 +189,25 @@ fn recreate_stops_the_old_before_the_new_and_says_so() {
     let stop = &plan.steps[position(&plan, "stop-")];
     assert!(matches!(stop.undo, Some(Action::Start { .. })));
     assert!(plan.notes[0].contains("down"), "{:?}", plan.notes);
+    assert_eq!(count(&plan, "drain-"), 0, "what is stopped has no requests");
+}
+
+#[test]
+fn what_a_recreate_gives_up_without_a_successor_is_drained() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&deploy("app:v1", "recreate"));
+    let namespace = Namespace::new("blog").unwrap();
+    let service = ServiceName::new("web").unwrap();
+    let replicas = [(service.clone(), 1)].into();
+    let requests = [
+        (OperationRequest::Scale { namespace: namespace.clone(), replicas }, 1),
+        (OperationRequest::Stop { namespace, service }, 2),
+    ];
+    for (request, gone) in requests {
+        let plan = cluster.expect_plan(&request);
+        assert_eq!((count(&plan, "stop-"), count(&plan, "drain-")), (0, gone), "{request:?}");
+        assert!(after(&plan, "remove-")[0].starts_with("drain-"));
+    }
 }
 
 #[test]
