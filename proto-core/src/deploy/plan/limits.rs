@@ -1,7 +1,7 @@
 //! What store and bus would refuse half-way is refused here, before anything changes.
 
 use super::{Planner, Slots};
-use crate::api::ErrorBody;
+use crate::api::{ErrorBody, OperationRequest};
 use crate::coordination::plan::Plan;
 use crate::deploy::manifest::Code;
 use crate::deploy::spec::{Manifest, Replicas};
@@ -55,8 +55,17 @@ impl Planner<'_> {
         }
         let services = self.target.services.iter().map(|(name, t)| (name.clone(), t.spec.clone()));
         let manifest = Manifest { namespace: self.namespace.clone(), services: services.collect() };
-        let too_much = |code: Code| matches!(code, Code::TooMany | Code::TooLarge);
-        match validate(&manifest).into_iter().find(|violation| too_much(violation.code)) {
+        // Of two services with one route the gateway would serve one. Who changes no route can do nothing about it.
+        let brings_routes = matches!(
+            self.request,
+            OperationRequest::Deploy { .. } | OperationRequest::DeployService { .. }
+        );
+        let refused = |code: Code| match code {
+            Code::TooMany | Code::TooLarge => true,
+            Code::RouteConflict => brings_routes,
+            _ => false,
+        };
+        match validate(&manifest).into_iter().find(|violation| refused(violation.code)) {
             None => Ok(()),
             Some(violation) => {
                 let hint = violation.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();

@@ -193,6 +193,22 @@ fn recreate_stops_the_old_before_the_new_and_says_so() {
 }
 
 #[test]
+fn a_service_that_wants_the_route_of_another_one_of_its_namespace_is_refused() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&deploy("app:v1", "rolling"));
+    let OperationRequest::Deploy { manifest } = deploy("app:v1", "rolling") else { panic!() };
+    let spec = manifest.services.into_values().next().unwrap();
+    let api = OperationRequest::DeployService {
+        namespace: Namespace::new("blog").unwrap(),
+        service: ServiceName::new("api").unwrap(),
+        spec: Box::new(spec),
+    };
+    let Planned::Refused(error) = cluster.plan(&api) else { panic!("one of them is never served") };
+    assert_eq!(error.code, "ROUTE_CONFLICT");
+    assert!(error.message.contains("blog.example/ is routed by service api"), "{error}");
+}
+
+#[test]
 fn what_a_recreate_gives_up_without_a_successor_is_drained() {
     let mut cluster = Cluster::new();
     cluster.apply(&deploy("app:v1", "recreate"));
