@@ -59,7 +59,8 @@ for target in $wanted; do
             ;;
         short)
             mkdir "$work/$target"
-            "$built/$target" "${flags[@]}" -max_total_time="$seconds" "$work/$target" "$corpus" 2>&1 | tail -n 30
+            # Without the frames of the fuzzer: what a panic says is to be among the last lines.
+            RUST_BACKTRACE=0 "$built/$target" "${flags[@]}" -max_total_time="$seconds" "$work/$target" "$corpus" 2>&1 | tail -n 30
             ;;
         merge)
             mkdir "$work/$target"
