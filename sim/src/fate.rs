@@ -25,6 +25,8 @@ pub enum Fate {
     Pause,
     /// It happens, and right then the operator asks to cancel.
     Cancel,
+    /// It happens, and right then a second operator comes, on another machine.
+    Rival(Rival),
     /// It happens; the answer is lost.
     LostAnswer,
     /// It never happens, and nobody says so.
@@ -37,6 +39,15 @@ pub enum Fate {
     Twice(Later),
     /// It fails and says so.
     Fails,
+}
+
+/// What a second operator asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rival {
+    /// To go on with what is unfinished.
+    Resumes,
+    /// To undo it.
+    Aborts,
 }
 
 /// When something that is under way lands.
@@ -59,6 +70,8 @@ pub struct Place {
     pub alone: bool,
     /// It is the daemon that the operator has asked, and he may cancel.
     pub asked: bool,
+    /// There is something unfinished, and another machine on which a second operator could take it up.
+    pub contested: bool,
 }
 
 /// Who decides what becomes of effects.
@@ -196,11 +209,14 @@ impl Fates<'_> {
         }
     }
 
-    /// A second operator has come.
-    pub(crate) fn spend_rival(&mut self) {
-        if let Self::Chosen(_, budget) = self {
-            budget.rivals -= 1;
-        }
+    /// Whether anything may still go wrong by choice.
+    pub(crate) fn are_open(&self) -> bool {
+        matches!(self, Self::Chosen(_, budget) if budget.is_open())
+    }
+
+    /// Whether a second operator may come.
+    pub(crate) fn may_be_contested(&self) -> bool {
+        matches!(self, Self::Chosen(_, budget) if budget.rivals > 0)
     }
 
     /// Nothing goes wrong any more.
@@ -236,7 +252,7 @@ pub struct Budget {
     pub faults: u32,
     /// How often the operator may still cancel.
     pub cancels: u32,
-    /// How often a second operator may still come, who resumes or aborts at the same time.
+    /// How often a second operator may still come, who resumes or aborts at the same time, at any effect.
     pub rivals: u32,
     /// When late effects may land.
     pub later: Vec<Later>,
@@ -273,9 +289,12 @@ impl Budget {
     #[must_use]
     pub fn fates(&self, effect: &EffectKind, at: Place) -> Vec<Fate> {
         let mut fates = vec![Fate::Normal];
-        let Place { own, alone, asked } = at;
+        let Place { own, alone, asked, contested } = at;
         if self.cancels > 0 && asked {
             fates.push(Fate::Cancel);
+        }
+        if self.rivals > 0 && contested {
+            fates.extend([Fate::Rival(Rival::Resumes), Fate::Rival(Rival::Aborts)]);
         }
         if self.crashes == 0 && self.faults == 0 {
             return fates;
@@ -344,6 +363,7 @@ impl Budget {
                 self.crashes -= 1;
             }
             Fate::Cancel => self.cancels -= 1,
+            Fate::Rival(_) => self.rivals -= 1,
             _ => self.faults -= 1,
         }
     }

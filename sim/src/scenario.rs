@@ -35,6 +35,8 @@ pub struct Scenario {
     pub serves_through: bool,
     /// Asking once more is asking for one more: a restart.
     pub repeats: bool,
+    /// The request was previewed, and what is asked for is to apply that plan.
+    pub prepared: bool,
 }
 
 /// All scenarios.
@@ -52,6 +54,7 @@ pub fn all() -> Vec<Scenario> {
         fails: image.starts_with("never") || image.starts_with("exits"),
         serves_through: strategy != Strategy::Recreate,
         repeats: false,
+        prepared: false,
     };
     let on_v1 = |name, about, request| Scenario {
         name,
@@ -62,6 +65,7 @@ pub fn all() -> Vec<Scenario> {
         fails: false,
         serves_through: true,
         repeats: false,
+        prepared: false,
     };
     let namespace = || Namespace::new("shop").expect("a literal");
     let web_name = || ServiceName::new("web").expect("a literal");
@@ -79,6 +83,7 @@ pub fn all() -> Vec<Scenario> {
             fails: false,
             serves_through: true,
             repeats: false,
+            prepared: false,
         },
         update("rolling", "v2 over v1", Strategy::Rolling, 1, 1, "ready-800-v2"),
         update("recreate", "v2 over v1, stopping first", Strategy::Recreate, 1, 1, "ready-800-v2"),
@@ -179,6 +184,7 @@ pub fn pairs() -> Vec<Scenario> {
         fails: false,
         serves_through: true,
         repeats: false,
+        prepared: false,
     };
     let recreated = |image| web(image, Strategy::Recreate);
     let alone = OperationRequest::DeployService {
@@ -214,6 +220,10 @@ pub fn pairs() -> Vec<Scenario> {
                 vec![v1()],
                 web("never-v2", Strategy::Rolling),
             )
+        },
+        Scenario {
+            prepared: true,
+            ..of("pair-prepared", "deploy apply-prepared: v2 over v1", vec![v1()], v2())
         },
         of("pair-service", "deploy service: v2 over v1", vec![v1()], alone),
         of("pair-scale", "scale: from 1 to 2", vec![v1()], scale),

@@ -55,10 +55,20 @@ fn a_cancel_anywhere_in_any_kind_of_operation_leaves_it_done_or_undone() {
 }
 
 #[test]
+fn a_second_operator_at_any_effect_of_any_kind_of_operation_takes_nothing_from_the_first() {
+    for scenario in sim::scenario::pairs() {
+        let found = all_runs(scenario.name, Budget { rivals: 1, ..Budget::none() });
+        assert!(found.schedules > 40, "{}: {} schedules", scenario.name, found.schedules);
+        let wanted = if scenario.fails { "aborted" } else { "committed" };
+        assert_eq!(found.ends.keys().collect::<Vec<_>>(), [&wanted], "{}", scenario.name);
+    }
+}
+
+#[test]
 fn two_who_adopt_the_same_operation_at_once_end_it_once() {
     let budget = Budget { rivals: 1, ..Budget::new(1, 0, &[]) };
     let found = all_runs("pair-stop", budget);
-    assert!(found.schedules > 1000, "{} schedules", found.schedules);
+    assert!(found.schedules > 10_000, "{} schedules", found.schedules);
 }
 
 #[test]

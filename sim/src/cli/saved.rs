@@ -7,7 +7,7 @@ use sim::fate::Budget;
 use sim::story::Story;
 
 /// The version of the shape of a [`Schedule`]. Choices are positions in a run, so it rises with each change of what an enumeration offers.
-pub(crate) const SCHEDULE_VERSION: u32 = 1;
+pub(crate) const SCHEDULE_VERSION: u32 = 2;
 
 /// The run of an enumeration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

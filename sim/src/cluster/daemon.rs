@@ -16,7 +16,8 @@ use proto_core::time::Time;
 use super::queue::Event;
 use super::words::{said, told};
 use super::{Cluster, host};
-use crate::invariants::Seen;
+use crate::fate::Rival;
+use crate::invariants::{Seen, rest};
 use crate::trace::Kind;
 
 /// One machine's daemon.
@@ -40,9 +41,50 @@ pub(crate) struct Machine {
     pub(crate) ails: host::Ails,
 }
 
+/// What somebody asked a daemon for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) machine: usize,
+    pub(crate) boot: u32,
+    pub(crate) handle: OperationHandle,
+}
+
+impl Asked {
+    /// Asks; `None` if the daemon does not run or stands still.
+    pub(crate) fn of(
+        cluster: &mut Cluster<'_>,
+        machine: usize,
+        submission: Submission,
+    ) -> Option<Self> {
+        let boot = cluster.boot(machine);
+        let handle = cluster.submit(machine, submission)?;
+        Some(Self { machine, boot, handle })
+    }
+
+    /// The daemon that was asked is no more.
+    pub(crate) fn is_lost(&self, cluster: &Cluster<'_>) -> bool {
+        cluster.boot(self.machine) != self.boot
+    }
+
+    /// There is an answer, or there will be none.
+    pub(crate) fn is_over(&self, cluster: &Cluster<'_>) -> bool {
+        let answered = cluster.results.contains_key(&self.handle);
+        answered || self.is_lost(cluster) || !cluster.is_up(self.machine)
+    }
+}
+
 impl Cluster<'_> {
     /// Asks the daemon of a machine for something; `None` if it does not run or stands still.
     pub fn submit(&mut self, machine: usize, submission: Submission) -> Option<OperationHandle> {
+        self.ask(machine, submission, true)
+    }
+
+    fn ask(
+        &mut self,
+        machine: usize,
+        submission: Submission,
+        may_cancel: bool,
+    ) -> Option<OperationHandle> {
         self.handles += 1;
         let handle = OperationHandle(self.handles);
         if let Submission::Apply { request } | Submission::ApplyPrepared { request, .. } =
@@ -60,10 +102,32 @@ impl Cluster<'_> {
         };
         self.note(Some(machine), Kind::Asked, operation.cloned().as_ref(), || said(&submission));
         self.trace.asked(self.world.now, machine, handle, || said(&submission));
-        self.cancellable = Some((machine, handle));
+        if may_cancel {
+            self.cancellable = Some((machine, handle));
+            self.rivals.clear();
+        }
         self.machines[machine].asked.insert(handle, submission.clone());
         self.input(machine, Input::Submit { handle, submission });
         Some(handle)
+    }
+
+    /// What a second operator could take up, and where: on the first other machine that runs.
+    pub(super) fn contest(&self) -> Option<(usize, OperationId)> {
+        let (first, _) = self.cancellable?;
+        let other = (0..self.machines.len()).find(|other| *other != first && self.is_up(*other))?;
+        rest::first_unfinished(&self.world).map(|operation| (other, operation))
+    }
+
+    /// A second operator comes.
+    pub(super) fn join(&mut self, rival: Rival) {
+        let Some((machine, operation)) = self.contest() else { return };
+        let submission = match rival {
+            Rival::Resumes => Submission::Resume { operation },
+            Rival::Aborts => Submission::Abort { operation },
+        };
+        let boot = self.boot(machine);
+        let handle = self.ask(machine, submission, false);
+        self.rivals.extend(handle.map(|handle| Asked { machine, boot, handle }));
     }
 
     /// The audience of an operation asks it to stop.

@@ -11,6 +11,7 @@ use proto_core::store::{Scope, StoreError, StoreReply, StoreRequest};
 
 use super::Cluster;
 use super::queue::{Event, Flight, UnderWay};
+use super::words::{short, short_flight};
 use crate::fate::{Fate, Later, Place};
 use crate::invariants::Seen;
 use crate::trace::{Kind, Line};
@@ -44,7 +45,8 @@ impl Cluster<'_> {
         let own = matches!(&effect.kind, EffectKind::Send { to, .. } if to == me);
         let alone = self.machines.len() == 1;
         let asked = self.cancellable.is_some_and(|(asked, _)| asked == machine);
-        let at = Place { own, alone, asked };
+        let contested = self.fates.may_be_contested() && self.contest().is_some();
+        let at = Place { own, alone, asked, contested };
         let fate = self.fates.of(machine, &effect.kind, at, || short(&effect.kind));
         let number = self.effects;
         self.trace.mix(effect.id.0);
@@ -75,6 +77,10 @@ impl Cluster<'_> {
             Fate::Normal => self.carry_out(machine, effect, Some(origin)),
             Fate::Cancel => {
                 self.schedule(Duration::ZERO, Event::Cancel);
+                self.carry_out(machine, effect, Some(origin));
+            }
+            Fate::Rival(rival) => {
+                self.schedule(Duration::ZERO, Event::Rival(rival));
                 self.carry_out(machine, effect, Some(origin));
             }
             Fate::CrashBefore => self.crash(machine),
@@ -395,55 +401,6 @@ impl Cluster<'_> {
                 self.reach(there.flight, None);
             }
         }
-    }
-}
-
-fn short_flight(flight: &Flight) -> String {
-    match flight {
-        Flight::Store { request, .. } => short(&EffectKind::Store(request.clone())),
-        Flight::Command { command, .. } => format!("command {}", short_command(&command.body)),
-        Flight::Runtime { request, .. } => short(&EffectKind::Runtime(request.clone())),
-        Flight::Routes { request, .. } => format!("{request:?}"),
-    }
-}
-
-/// An effect in a few words.
-pub(crate) fn short(effect: &EffectKind) -> String {
-    match effect {
-        EffectKind::Store(StoreRequest::Read { prefixes }) => {
-            format!("reads {} prefixes", prefixes.len())
-        }
-        EffectKind::Store(StoreRequest::Commit { writes }) => {
-            let keys: Vec<_> = writes
-                .iter()
-                .map(|write| {
-                    let phase = write.value.get("phase").and_then(|phase| phase.as_str());
-                    phase.map_or_else(|| write.key.to_string(), |p| format!("{}={p}", write.key))
-                })
-                .collect();
-            format!("writes {}", keys.join(" "))
-        }
-        EffectKind::Send { to, command } => format!("sends {to} {}", short_command(&command.body)),
-        EffectKind::Runtime(RuntimeRequest::Create { spec }) => format!("creates {}", spec.name),
-        EffectKind::Runtime(RuntimeRequest::List { .. }) => "lists".to_owned(),
-        EffectKind::Runtime(RuntimeRequest::Facts { .. }) => "asks for facts".to_owned(),
-        EffectKind::Runtime(RuntimeRequest::Probe { instance, .. }) => format!("probes {instance}"),
-        EffectKind::Runtime(request) => format!("{request:?}"),
-        EffectKind::Persist(file) => {
-            let floors: Vec<_> = file.floors.iter().map(|(_, epoch)| epoch.to_string()).collect();
-            let journal: Vec<_> = file.journal.iter().map(|entry| entry.step.to_string()).collect();
-            format!("persists floors {} journal {}", floors.join(" "), journal.join(" "))
-        }
-        EffectKind::Routes(request) => format!("{request:?}"),
-        EffectKind::Reply { reply, .. } => format!("replies {reply:?}").chars().take(120).collect(),
-    }
-}
-
-fn short_command(body: &CommandBody) -> String {
-    match body {
-        CommandBody::Observe { .. } => "observe".to_owned(),
-        CommandBody::Barrier { epoch, .. } => format!("barrier {epoch}"),
-        CommandBody::Perform { epoch, step, action, .. } => format!("{step} at {epoch}: {action}"),
     }
 }
 

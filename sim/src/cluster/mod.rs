@@ -9,7 +9,7 @@
 //! | `follow` | the store's servers, and the followers that feed the gateways |
 //! | `host` | what strikes a whole machine: crash, pause, sleep, reboot |
 //! | `state` | everything that the future depends on, for telling two clusters apart |
-//! | `words` | what daemons are asked and say, for people |
+//! | `words` | what daemons are asked, say and put out, for people |
 
 mod daemon;
 mod flight;
@@ -26,18 +26,20 @@ use std::time::Duration;
 use proto_core::api::{OperationRequest, OperationResult};
 use proto_core::daemon::{Input, OperationHandle};
 use proto_core::id::{Namespace, OperationId};
+use proto_core::runtime::RuntimeRequest;
 use proto_core::time::Time;
 
+pub(crate) use daemon::Asked;
 use daemon::Machine;
 pub(crate) use host::ROUND;
 pub use host::{BACK, GONE, PAUSE, RESTART_AFTER};
-use queue::{Event, Scheduled, UnderWay};
+use queue::{Event, Flight, Scheduled, UnderWay};
 
 use crate::fate::Fates;
 use crate::invariants::Invariants;
 use crate::trace::{Kind, Line, Trace};
 use crate::world::World;
-use crate::world::bus::Bus;
+use crate::world::bus::{Bus, Origin};
 use crate::world::feed::Feed;
 
 /// A head names a new commit.
@@ -87,6 +89,8 @@ pub struct Cluster<'a> {
     pub crashes: u32,
     /// Where something was asked for last, until its result is told: its operator may cancel.
     cancellable: Option<(usize, OperationHandle)>,
+    /// What second operators have asked for since.
+    pub(crate) rivals: Vec<Asked>,
     /// A daemon started, or one that stood still goes on, since somebody last asked.
     pub(crate) began_anew: bool,
     pub(crate) machines: Vec<Machine>,
@@ -118,6 +122,7 @@ impl<'a> Cluster<'a> {
             trace: Trace::new(false),
             crashes: 0,
             cancellable: None,
+            rivals: Vec::new(),
             began_anew: false,
             bus: Bus::default(),
             under_way: BTreeMap::new(),
@@ -152,6 +157,41 @@ impl<'a> Cluster<'a> {
         self.happen(next.event);
         self.invariants.look(&self.world);
         Stepped::Happened
+    }
+
+    /// Whether the next event may reach a daemon, so that it puts out effects, or lets something land or not. False only where it does not.
+    pub(crate) fn next_may_choose(&self) -> bool {
+        let Some(Reverse(next)) = self.heap.peek() else { return false };
+        match &next.event {
+            Event::Land(number) => self.under_way.get(number).is_some_and(|there| {
+                matches!(
+                    there.flight,
+                    Flight::Command { .. }
+                        | Flight::Runtime { request: RuntimeRequest::Settle { .. }, .. }
+                )
+            }),
+            Event::Answer { origin, .. } => self.awaits(origin),
+            Event::Timer { machine, boot, at } => {
+                let there = &self.machines[*machine];
+                there.boot == *boot && there.timer == Some(*at)
+            }
+            Event::Hear { .. }
+            | Event::Follower { .. }
+            | Event::RoutesDue { .. }
+            | Event::Servers => false,
+            Event::Restart { .. }
+            | Event::Wake { .. }
+            | Event::PowerOn { .. }
+            | Event::Cancel
+            | Event::Rival(_)
+            | Event::Driver(_) => true,
+        }
+    }
+
+    /// Whether the daemon that issued this effect still waits for its answer.
+    fn awaits(&self, origin: &Origin) -> bool {
+        let machine = &self.machines[origin.machine];
+        machine.boot == origin.boot && machine.pending.contains_key(&origin.effect)
     }
 
     /// Has [`Cluster::step`] say so when this time has passed.
@@ -234,8 +274,7 @@ impl<'a> Cluster<'a> {
                 }
             }
             Event::Answer { origin, completion } => {
-                let machine = &self.machines[origin.machine];
-                if machine.boot == origin.boot && machine.pending.contains_key(&origin.effect) {
+                if self.awaits(&origin) {
                     self.input(origin.machine, Input::Done { id: origin.effect, completion });
                 }
             }
@@ -263,6 +302,7 @@ impl<'a> Cluster<'a> {
                     self.cancel(machine, handle);
                 }
             }
+            Event::Rival(rival) => self.join(rival),
             Event::Driver(_) => unreachable!("the step hands it out"),
         }
     }

@@ -13,7 +13,7 @@ use proto_core::store::{Scope, StoreRequest};
 use proto_core::time::Time;
 
 use super::Cluster;
-use crate::fate::Later;
+use crate::fate::{Later, Rival};
 use crate::world::bus::Origin;
 
 /// An effect that is on its way to its part of the world.
@@ -65,6 +65,8 @@ pub(crate) enum Event {
     },
     /// The operator cancels what can be cancelled.
     Cancel,
+    /// A second operator asks, on another machine than the first.
+    Rival(Rival),
     /// Whoever drives the cluster asked for this.
     Driver(u64),
 }

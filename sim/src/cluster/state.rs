@@ -25,6 +25,7 @@ impl Cluster<'_> {
             trace: _,
             crashes,
             cancellable,
+            rivals,
             began_anew: _,
             machines,
             bus,
@@ -40,10 +41,14 @@ impl Cluster<'_> {
         write!(to, "{now:?} {clocks:?} {network:?} {servers:?} {kv:?}")?;
         runtimes.iter().try_for_each(|runtime| runtime.write_state(*now, to))?;
         gateways.iter().try_for_each(|gateway| gateway.write_state(*now, to))?;
-        write!(to, "{invariants:?} {:?} {} {cancellable:?}", fates.budget(), *crashes > 0)?;
+        write!(
+            to,
+            "{invariants:?} {:?} {} {cancellable:?} {rivals:?}",
+            fates.budget(),
+            *crashes > 0
+        )?;
         write!(to, "{:?} {waiting_for_routes:?} {servers_wake:?}", bus.open())?;
         for machine in machines {
-            // What was asked of a node is in it.
             let Machine {
                 node,
                 boot,
@@ -56,6 +61,7 @@ impl Cluster<'_> {
                 off,
                 ails,
             } = machine;
+            // What was asked of a node is in it.
             write!(to, "{node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }

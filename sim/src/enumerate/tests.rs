@@ -53,6 +53,7 @@ fn runs_that_meet_are_as_many_as_if_each_had_been_made() {
         ("recreate", Budget::new(1, 0, &[2])),
         ("pair-stop", Budget::new(1, 0, &[2])),
         ("pair-stop", Budget { cancels: 1, ..Budget::none() }),
+        ("pair-stop", Budget { rivals: 1, ..Budget::none() }),
     ] {
         let (merged, each) = (all_runs(name, &budget, true), all_runs(name, &budget, false));
         assert_eq!(merged.schedules, each.schedules, "{name}");

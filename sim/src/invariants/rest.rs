@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use proto_core::coordination::OperationRecord;
+use proto_core::coordination::{OperationRecord, Phase};
 use proto_core::digest::Digest;
-use proto_core::id::{InstanceName, MachineId, Namespace, ServiceName};
+use proto_core::id::{InstanceName, MachineId, Namespace, OperationId, ServiceName};
 use proto_core::store::Key;
 use proto_core::store::facts::{Claim, Commit, Head, Lease};
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::world::World;
 
@@ -92,9 +93,21 @@ impl Snapshot {
 #[must_use]
 pub fn unfinished(world: &World) -> Vec<OperationRecord> {
     let prefix = Key::operations();
-    let records = world.kv.under(&prefix);
-    let records = records.filter_map(|(_, value)| OperationRecord::deserialize(&**value).ok());
-    records.filter(|record: &OperationRecord| !record.phase.is_final()).collect()
+    let records = world.kv.under(&prefix).filter(|(_, record)| is_unfinished(record));
+    records.filter_map(|(_, record)| OperationRecord::deserialize(&**record).ok()).collect()
+}
+
+/// The first of those operations.
+#[must_use]
+pub fn first_unfinished(world: &World) -> Option<OperationId> {
+    let prefix = Key::operations();
+    let (_, first) = world.kv.under(&prefix).find(|(_, record)| is_unfinished(record))?;
+    first.get("id").and_then(|id| OperationId::deserialize(id).ok())
+}
+
+fn is_unfinished(record: &Value) -> bool {
+    let phase = record.get("phase").and_then(|phase| Phase::deserialize(phase).ok());
+    phase.is_some_and(|phase| !phase.is_final())
 }
 
 /// How much each of them is about in this world: recorded operations; committed instances; instances, backends, leases and claims.

@@ -10,10 +10,9 @@ use proto_core::daemon::OperationHandle;
 use proto_core::store::Revision;
 use proto_core::time::Time;
 
-use super::operator::{Asked, Rival, settles};
-use super::{MAX_EFFECTS, MAX_EVENTS, MAX_TRIES, PATIENCE, Prepared, REST, Report, name};
+use super::{MAX_EFFECTS, MAX_EVENTS, MAX_TRIES, PATIENCE, Prepared, REST, Report, name, settles};
 use crate::choice::Choices;
-use crate::cluster::{Cluster, PAUSE};
+use crate::cluster::{Asked, Cluster, PAUSE};
 use crate::fate::{Budget, Fates};
 use crate::invariants::Invariants;
 use crate::invariants::rest::{self, Content, Snapshot};
@@ -36,8 +35,6 @@ pub(crate) struct Course<'a> {
     machine: usize,
     /// What he asks for next.
     submission: Submission,
-    /// Who comes beside him.
-    rival: Option<Rival>,
     /// What he asked of daemons that stood still, and heard no more of.
     pub(super) given_up: Vec<OperationHandle>,
     /// What he was told at last.
@@ -64,9 +61,8 @@ struct Wait {
 enum Until {
     TimeIsOver,
     IsUp(usize),
-    /// So many effects in all, or an end of this.
-    Issued(u64, Asked),
-    AreOver(Vec<Asked>),
+    /// This, and what second operators asked for meanwhile.
+    AreOver(Asked),
     Answered(OperationHandle),
 }
 
@@ -75,10 +71,8 @@ enum Until {
 pub(super) enum Next {
     /// The operator asks.
     Ask,
-    /// A second operator asks.
-    AskToo(Asked, Rival),
     /// The operator looks what became of what was asked.
-    Hear(Vec<Asked>),
+    Hear(Asked),
     /// The operator has seen what is left, and decides.
     Decide,
     /// Everything has come to rest.
@@ -114,7 +108,6 @@ impl<'a> Course<'a> {
             attempt: 0,
             machine: 0,
             submission: prepared.apply(),
-            rival: None,
             given_up: Vec::new(),
             ended: "nothing",
             content: Content::new(),
@@ -134,10 +127,10 @@ impl<'a> Course<'a> {
             let over = |cluster: &Cluster<'_>| match until {
                 Until::TimeIsOver => false,
                 Until::IsUp(machine) => cluster.is_up(*machine),
-                Until::Issued(effects, asked) => {
-                    cluster.effects >= *effects || asked.is_over(cluster)
+                Until::AreOver(first) => {
+                    let mut asked = [first].into_iter().chain(&cluster.rivals);
+                    asked.all(|asked| asked.is_over(cluster))
                 }
-                Until::AreOver(asked) => asked.iter().all(|asked| asked.is_over(cluster)),
                 Until::Answered(handle) => cluster.results.contains_key(handle),
             };
             if self.cluster.run_one(*end, MAX_EVENTS, over).is_some() {
@@ -147,11 +140,7 @@ impl<'a> Course<'a> {
         }
         match std::mem::replace(&mut self.next, Next::Over) {
             Next::Ask => self.ask(),
-            Next::AskToo(first, rival) => {
-                let second = Asked::of(&mut self.cluster, rival.machine, rival.submission);
-                self.wait_for([Some(first), second].into_iter().flatten().collect());
-            }
-            Next::Hear(asked) => self.hear(&asked),
+            Next::Hear(first) => self.hear(first),
             Next::Decide => self.decide(),
             Next::AtRest => self.at_rest(),
             Next::Landed(before) => self.landed(&before),
@@ -216,27 +205,18 @@ impl<'a> Course<'a> {
     }
 
     fn ask(&mut self) {
-        let asked = Asked::of(&mut self.cluster, self.machine, self.submission.clone());
-        match (asked, self.rival.take()) {
-            (None, rival) => {
-                self.rival = rival;
+        match Asked::of(&mut self.cluster, self.machine, self.submission.clone()) {
+            None => {
                 self.attempt += 1;
                 self.try_it();
             }
-            (Some(first), None) => self.wait_for(vec![first]),
-            (Some(first), Some(rival)) => {
-                let effects = self.cluster.effects + rival.after;
-                self.wait(Until::Issued(effects, first), PATIENCE, Next::AskToo(first, rival));
-            }
+            Some(first) => self.wait(Until::AreOver(first), PATIENCE, Next::Hear(first)),
         }
     }
 
-    fn wait_for(&mut self, asked: Vec<Asked>) {
-        self.wait(Until::AreOver(asked.clone()), PATIENCE, Next::Hear(asked));
-    }
-
-    fn hear(&mut self, asked: &[Asked]) {
+    fn hear(&mut self, first: Asked) {
         let cluster = &mut self.cluster;
+        let asked = [vec![first], std::mem::take(&mut cluster.rivals)].concat();
         if let Some(silent) = asked.iter().find(|asked| !asked.is_over(cluster)) {
             let what = format!("no answer of {} within {PATIENCE:?}", machine_name(silent.machine));
             violate(cluster, rest::FINISHED, what);
@@ -259,7 +239,7 @@ impl<'a> Course<'a> {
                 }
                 31
             }
-            None if asked[0].is_lost(cluster) => 2,
+            None if first.is_lost(cluster) => 2,
             None => 35,
         };
         self.rest(Duration::from_secs(wait), Next::Decide);
@@ -288,10 +268,6 @@ impl<'a> Course<'a> {
         if machines > 1 && many {
             let label = || "the operator: on which machine".to_owned();
             self.machine = choices.choose(machines, label);
-            if let Some(record) = unfinished.first() {
-                let other = 1 - self.machine.min(1);
-                self.rival = Rival::drawn(&mut self.cluster, &mut choices, record, other);
-            }
         }
         drop(choices);
         self.attempt += 1;
@@ -319,7 +295,6 @@ impl<'a> Course<'a> {
             attempt,
             machine,
             submission,
-            rival,
             given_up,
             ended,
             content,
@@ -329,17 +304,17 @@ impl<'a> Course<'a> {
             met: _,
         } = self;
         cluster.write_state(to)?;
-        write!(to, "{given:?} {first} {attempt} {machine} {submission:?} {rival:?} {ended}")?;
-        // Of results only those that nobody heard are looked at again.
-        let results = given_up.iter().map(|handle| cluster.results.get(handle).map(name));
+        write!(to, "{given:?} {first} {attempt} {machine} {submission:?} {ended}")?;
+        // Of results only those are looked at again that nobody heard so far.
+        let asked = match wait {
+            Some(Wait { until: Until::AreOver(first), .. }) => Some(first),
+            _ => None,
+        };
+        let asked = asked.into_iter().chain(&cluster.rivals).map(|asked| &asked.handle);
+        let unheard = given_up.iter().chain(asked);
+        let results = unheard.map(|handle| cluster.results.get(handle).map(name));
         write!(to, "{given_up:?} {:?} {content:?} {asked_again}", results.collect::<Vec<_>>())?;
-        match wait {
-            Some(Wait { until: Until::Issued(effects, asked), end }) => {
-                write!(to, "{} {asked:?} {end:?}", effects.saturating_sub(cluster.effects))?;
-            }
-            wait => write!(to, "{wait:?}")?,
-        }
-        write!(to, "{next:?}")
+        write!(to, "{wait:?} {next:?}")
     }
 
     /// Whether it is where runs that went different ways meet.
@@ -354,7 +329,8 @@ impl<'a> Course<'a> {
         let decides = self.wait.is_none() && matches!(self.next, Next::Decide) && self.attempt < 2;
         let rests = self.wait.is_none() && matches!(self.next, Next::AtRest);
         let lands = rests && self.cluster.has_stragglers();
-        decides || lands || self.cluster.fates.budget().is_open()
+        let issues = self.wait.is_none() || self.cluster.next_may_choose();
+        decides || lands || issues && self.cluster.fates.are_open()
     }
 
     /// Whether nothing is broken so far.

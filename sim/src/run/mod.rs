@@ -5,11 +5,9 @@
 //! | here | a scenario made ready, and what a run came to |
 //! | `course` | a run under way, which can be kept and gone on with: step by step from the question to the rest |
 //! | `rest` | the questions at rest |
-//! | `operator` | what was asked of daemons, and a second operator |
 //! | `state` | a run's whole state as a number |
 
 mod course;
-mod operator;
 mod rest;
 mod state;
 
@@ -47,6 +45,8 @@ pub struct Prepared {
     /// The scenario.
     pub scenario: Scenario,
     world: World,
+    /// What is asked for.
+    asks: Submission,
     before: Content,
     after: Content,
     /// How many effects a run has in which nothing goes wrong.
@@ -92,16 +92,22 @@ impl Prepared {
         world.clocks.iter_mut().for_each(Clock::stop_wall);
         world.kv.end_lives_at(ROUND);
         for request in &scenario.before {
-            let fates = Fates::Chosen(&choices, Budget::none());
-            let mut cluster = Cluster::new(world, fates, Invariants::new(true));
             let submission = Submission::Apply { request: request.clone() };
-            let handle = cluster.submit(0, submission).expect("nothing is broken yet");
-            cluster.run(PATIENCE, MAX_EVENTS, |cluster| cluster.results.contains_key(&handle));
-            cluster.run(REST, MAX_EVENTS, |_| false);
-            world = cluster.world;
+            (world, _) = done(world, submission, &choices);
+        }
+        let request = scenario.request.clone();
+        let mut asks = Submission::Apply { request: request.clone() };
+        if scenario.prepared {
+            let preview = Submission::Preview { request: request.clone() };
+            let previewed;
+            (world, previewed) = done(world, preview, &choices);
+            let Some(OperationResult::Previewed { plan, .. }) = previewed else {
+                panic!("a preview with nothing going wrong ends as {previewed:?}")
+            };
+            asks = Submission::ApplyPrepared { request, plan };
         }
         let before = content(&world);
-        let mut this = Self { scenario, world, before, after: Content::new(), effects: 0 };
+        let mut this = Self { scenario, world, asks, before, after: Content::new(), effects: 0 };
         let mut course = Course::new(&this, &choices, Budget::none(), true, true);
         while course.advance() {}
         let after = course.content.clone();
@@ -127,8 +133,33 @@ impl Prepared {
     }
 
     fn apply(&self) -> Submission {
-        Submission::Apply { request: self.scenario.request.clone() }
+        self.asks.clone()
     }
+}
+
+/// The world once this is done and all has come to rest, and how it ended.
+fn done(
+    world: World,
+    submission: Submission,
+    choices: &RefCell<Choices>,
+) -> (World, Option<OperationResult>) {
+    let fates = Fates::Chosen(choices, Budget::none());
+    let mut cluster = Cluster::new(world, fates, Invariants::new(true));
+    let handle = cluster.submit(0, submission).expect("nothing is broken yet");
+    cluster.run(PATIENCE, MAX_EVENTS, |cluster| cluster.results.contains_key(&handle));
+    cluster.run(REST, MAX_EVENTS, |_| false);
+    let result = cluster.results.remove(&handle);
+    (cluster.world, result)
+}
+
+/// Whether an answer says how it ended.
+fn settles(result: &OperationResult) -> bool {
+    matches!(
+        result,
+        OperationResult::Committed { .. }
+            | OperationResult::AlreadyDone { .. }
+            | OperationResult::Aborted { .. }
+    )
 }
 
 fn name(result: &OperationResult) -> &'static str {

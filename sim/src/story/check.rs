@@ -17,8 +17,8 @@ impl Story {
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.v > VERSION {
-            return Err(format!("it has version {}, this build reads up to {VERSION}", self.v));
+        if self.v != VERSION {
+            return Err(format!("it is of version {}, this build reads {VERSION}", self.v));
         }
         if !(1..=200).contains(&self.nodes) {
             return Err(format!("{} machines; 1 to 200 can be simulated", self.nodes));
