@@ -57,6 +57,8 @@ pub enum Mutant {
     HistoryGoesOn,
     /// What an earlier commit was made for counts as done.
     SaysDoneTooSoon,
+    /// What an earlier commit was made for counts as done by that one.
+    DoneByAnEarlier,
     /// What a namespace takes on its machines is committed as it was before.
     AllocationAsFound,
     /// A restart renews the first slot only.
@@ -69,7 +71,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 31] = [
+    pub const ALL: [(Self, &'static str); 32] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -97,6 +99,7 @@ impl Mutant {
         (Self::KeepsWhatWasRestarted, "keeps_what_was_restarted"),
         (Self::HistoryGoesOn, "history_goes_on"),
         (Self::SaysDoneTooSoon, "says_done_too_soon"),
+        (Self::DoneByAnEarlier, "done_by_an_earlier"),
         (Self::AllocationAsFound, "allocation_as_found"),
         (Self::RestartsOne, "restarts_one"),
         (Self::FirstNameOnly, "first_name_only"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use proto_core::Outcome;
-use proto_core::api::Submission;
+use proto_core::api::{OperationRequest, Submission};
 use proto_core::coordination::FenceFile;
 use proto_core::coordination::command::CommandReply;
 use proto_core::daemon::{
@@ -25,8 +25,8 @@ use crate::trace::Kind;
 pub(crate) struct Machine {
     pub(crate) node: Option<Node>,
     pub(crate) boot: u32,
-    /// What it was asked for.
-    pub(crate) asked: BTreeMap<OperationHandle, Submission>,
+    /// What it was asked for, and has not told the result of.
+    pub(super) asked: BTreeMap<OperationHandle, Asking>,
     /// The fence file on its disk.
     pub(crate) fence: FenceFile,
     /// The effects that it has heard nothing of yet; of commands for an epoch whose, and which.
@@ -39,6 +39,14 @@ pub(crate) struct Machine {
     pub(crate) off: bool,
     /// How it is slow or failing.
     pub(crate) ails: host::Ails,
+}
+
+/// What somebody waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Asking {
+    submission: Submission,
+    /// The head of the namespace when it was asked for; `None` once a leader that was deposed has answered a read, which may be older.
+    pub(super) head: Option<u64>,
 }
 
 /// What somebody asked a daemon for.
@@ -87,9 +95,8 @@ impl Cluster<'_> {
     ) -> Option<OperationHandle> {
         self.handles += 1;
         let handle = OperationHandle(self.handles);
-        if let Submission::Apply { request } | Submission::ApplyPrepared { request, .. } =
-            &submission
-        {
+        let request = requested(&submission);
+        if let Some(request) = request {
             let digest = request.digest();
             self.invariants.see(&Seen::Asked { digest }, &self.world);
         }
@@ -106,7 +113,9 @@ impl Cluster<'_> {
             self.cancellable = Some((machine, handle));
             self.rivals.clear();
         }
-        self.machines[machine].asked.insert(handle, submission.clone());
+        let head = request.map(|request| self.world.head(request.namespace()));
+        let asking = Asking { submission: submission.clone(), head };
+        self.machines[machine].asked.insert(handle, asking);
         self.input(machine, Input::Submit { handle, submission });
         Some(handle)
     }
@@ -221,8 +230,8 @@ impl Cluster<'_> {
 
     fn hear_event(&mut self, machine: usize, event: &NodeEvent) {
         let asked = self.machines[machine].asked.get(&event.handle);
-        let submission = asked.expect("a node speaks of what it was asked for");
-        self.invariants.see(&Seen::Told { submission, event }, &self.world);
+        let Asking { submission, head } = asked.expect("a node speaks of what it was asked for");
+        self.invariants.see(&Seen::Told { submission, head: *head, event }, &self.world);
         self.trace.mix(event.handle.0);
         let operation = self.trace.says(self.world.now, event);
         self.note(Some(machine), Kind::Says, operation.as_ref(), || told(event));
@@ -230,8 +239,17 @@ impl Cluster<'_> {
             if self.cancellable == Some((machine, event.handle)) {
                 self.cancellable = None;
             }
+            self.machines[machine].asked.remove(&event.handle);
             self.results.insert(event.handle, result.clone());
             self.told.push(event.handle);
         }
+    }
+}
+
+/// The request that it is about, if it carries one that may be carried out.
+fn requested(submission: &Submission) -> Option<&OperationRequest> {
+    match submission {
+        Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => Some(request),
+        _ => None,
     }
 }

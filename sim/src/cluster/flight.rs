@@ -298,6 +298,10 @@ impl Cluster<'_> {
             let error = StoreError::Unavailable("no responders".to_owned());
             return self.answer(origin, HOP, Completion::Store(Outcome::Failed(error)));
         };
+        if world.servers.is_deposed(at) {
+            let asked = &mut self.machines[from].asked;
+            asked.values_mut().for_each(|asking| asking.head = None);
+        }
         let answer = world.servers.apply(&mut world.kv, world.now, at, &request);
         let result = match answer {
             Answer::Reply(result) => result,

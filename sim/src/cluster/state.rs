@@ -49,20 +49,11 @@ impl Cluster<'_> {
         )?;
         write!(to, "{:?} {waiting_for_routes:?} {servers_wake:?}", bus.open())?;
         for machine in machines {
-            let Machine {
-                node,
-                boot,
-                asked: _,
-                fence,
-                pending,
-                timer,
-                paused_until,
-                held,
-                off,
-                ails,
-            } = machine;
+            let Machine { node, boot, asked, fence, pending, timer, paused_until, held, off, ails } =
+                machine;
             // What was asked of a node is in it.
-            write!(to, "{node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
+            let heads = asked.values().map(|asking| asking.head).collect::<Vec<_>>();
+            write!(to, "{heads:?} {node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }
         let mut queue: Vec<_> = heap.iter().map(|scheduled| &scheduled.0).collect();

@@ -1,7 +1,7 @@
 //! The reference: what a namespace is after each commit follows from what it was and from the request, one after the other, as if
 //! nobody else had been there. Heads move by compare-and-set, so the commits of a namespace are that order; an operation whose outcome
 //! was unknown is in it or not, and both are right. Whoever is told that everything is as asked for already has asked for what would change
-//! nothing of the commit that is named.
+//! nothing of the commit that is named, and that was the head when they asked, or became it since; unless a leader that was deposed answered.
 
 use std::collections::BTreeMap;
 
@@ -43,11 +43,11 @@ impl Invariant for FollowsFromTheRequest {
     fn see(&mut self, seen: &Seen<'_>, world: &World) -> Result<(), String> {
         let writes = match seen {
             Seen::Stored { writes, .. } => writes,
-            Seen::Told { submission, event } => match (submission, event.result()) {
+            Seen::Told { submission, head, event } => match (submission, event.result()) {
                 (
                     Submission::Apply { request } | Submission::ApplyPrepared { request, .. },
                     Some(OperationResult::AlreadyDone { commit }),
-                ) => return self.is_done(request, *commit, world),
+                ) => return self.is_done(request, *commit, *head, world),
                 _ => return Ok(()),
             },
             _ => return Ok(()),
@@ -85,8 +85,14 @@ impl Invariant for FollowsFromTheRequest {
 }
 
 impl FollowsFromTheRequest {
-    /// Somebody was told that this commit is what they ask for.
-    fn is_done(&mut self, request: &OperationRequest, n: u64, world: &World) -> Result<(), String> {
+    /// Somebody was told that this commit is what they ask for; when they asked, the head was this.
+    fn is_done(
+        &mut self,
+        request: &OperationRequest,
+        n: u64,
+        asked_at: Option<u64>,
+        world: &World,
+    ) -> Result<(), String> {
         let namespace = request.namespace();
         let said = || format!("{} is said to be done by commit {n}", request.summary());
         let commit: Option<Commit> = world.kv.get(&Key::commit(namespace, n));
@@ -95,6 +101,9 @@ impl FollowsFromTheRequest {
         let (Some(commit), Some(head)) = (commit, head) else {
             return Err(format!("{}, which is not there", said()));
         };
+        if let Some(asked_at) = asked_at.filter(|asked_at| n < *asked_at) {
+            return Err(format!("{}, and it was asked for when the head was {asked_at}", said()));
+        }
         if n > head.commit {
             return Err(format!("{}, and the head is {}", said(), head.commit));
         }

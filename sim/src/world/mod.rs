@@ -10,8 +10,10 @@ pub mod network;
 pub mod runtime;
 pub mod servers;
 
-use proto_core::id::MachineId;
+use proto_core::id::{MachineId, Namespace};
 use proto_core::random::Random;
+use proto_core::store::Key;
+use proto_core::store::facts::Head;
 use proto_core::time::{Time, UnixTime};
 
 /// Everything that is no node: what survives when every daemon dies.
@@ -50,6 +52,12 @@ impl World {
             runtimes: vec![runtime::Runtime::default(); count],
             gateways: vec![gateway::Gateway::default(); count],
         }
+    }
+
+    /// The number of the commit that the head of this namespace names; 0: there is none.
+    #[must_use]
+    pub fn head(&self, namespace: &Namespace) -> u64 {
+        self.kv.get::<Head>(&Key::head(namespace)).map_or(0, |head| head.commit)
     }
 
     /// The wall clock of a machine.

@@ -143,6 +143,12 @@ impl Servers {
         leader.is_some_and(|at| network.connects(machine, at))
     }
 
+    /// Whether what this machine's server answers to reads may be older than what another has stored.
+    #[must_use]
+    pub fn is_deposed(&self, at: usize) -> bool {
+        self.deposed.as_ref().is_some_and(|deposed| self.at[deposed.server] == at)
+    }
+
     /// A request reaches the server on this machine.
     pub fn apply(&mut self, kv: &mut Kv, now: Time, at: usize, request: &StoreRequest) -> Answer {
         let away = || Answer::Reply(Err(StoreError::Unavailable("no responders".to_owned())));

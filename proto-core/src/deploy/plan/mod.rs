@@ -163,6 +163,16 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// The commit that two planted bugs take for an answer: there was one for the same request.
+    fn planted_done(&self) -> Option<u64> {
+        let is_head = mutant::on(Mutant::SaysDoneTooSoon);
+        if !is_head && !mutant::on(Mutant::DoneByAnEarlier) {
+            return None;
+        }
+        let earlier = self.facts.commits.values().find(|old| old.request == self.digest)?;
+        Some(if is_head { self.facts.head_number() } else { earlier.number })
+    }
+
     fn plan(mut self) -> Result<Planned, ErrorBody> {
         self.check_target()?;
         let slots = self.slots()?;
@@ -171,11 +181,10 @@ impl<'a> Planner<'a> {
         let head = self.facts.head_commit();
         let same = head.is_some_and(|head| head.services == commit.services);
         let gone = self.target.removes_namespace && head.is_none();
-        let earlier = mutant::on(Mutant::SaysDoneTooSoon)
-            && self.facts.commits.values().any(|commit| commit.request == self.digest);
         let unchanged = slots.new.is_empty() && slots.old.is_empty() && slots.strays.is_empty();
-        if earlier || ((same || gone) && unchanged) {
-            return Ok(Planned::AlreadyDone { commit: self.facts.head_number() });
+        let done = ((same || gone) && unchanged).then(|| self.facts.head_number());
+        if let Some(commit) = done.or_else(|| self.planted_done()) {
+            return Ok(Planned::AlreadyDone { commit });
         }
         let allocation = self.allocation(&slots);
         let left_to_others = self.left_to_others(&allocation);
