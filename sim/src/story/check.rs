@@ -102,6 +102,14 @@ mod tests {
     }
 
     #[test]
+    fn a_story_of_another_version_is_refused() {
+        for v in [0, VERSION + 1] {
+            let wrong = read(|story| story["v"] = json!(v)).unwrap_err();
+            assert_eq!(wrong, format!("it is of version {v}, this build reads {VERSION}"));
+        }
+    }
+
+    #[test]
     fn what_is_not_there_cannot_be_struck() {
         let wrong = with_fault(json!({"at": 5, "fault": "daemon_crash", "machine": 99}));
         assert_eq!(wrong, "there is no machine 99: they count from 0");
