@@ -150,9 +150,9 @@ impl Node {
     ) {
         if let Some(running) = self.running_already(&submission) {
             self.attached.insert(handle, running);
-            if matches!(submission, Submission::Abort { .. })
-                && let Some(operation) = self.operations.get_mut(&running)
-            {
+            let operation = self.operations.get_mut(&running).expect("it was found there");
+            operation.join();
+            if matches!(submission, Submission::Abort { .. }) {
                 operation.cancel(now, wall);
             }
             return;

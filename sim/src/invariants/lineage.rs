@@ -211,3 +211,38 @@ fn compare(state: &State, commit: &Commit) -> Result<(), String> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::choice::Choices;
+    use crate::cluster::Cluster;
+    use crate::fate::{Budget, Fates};
+    use crate::invariants::Invariants;
+    use crate::scenario::{self, founded};
+
+    #[test]
+    fn what_was_done_by_an_earlier_commit_is_not_done() {
+        // v1 over v2 over v1.
+        let back = scenario::by_name("back").unwrap();
+        let choices = RefCell::new(Choices::recorded(Vec::new()));
+        let fates = Fates::Chosen(&choices, Budget::none());
+        let mut cluster = Cluster::new(founded(1), fates, Invariants::new(true));
+        for request in back.before {
+            cluster.submit(0, Submission::Apply { request }).unwrap();
+            cluster.run(Duration::from_secs(90), 60_000, |_| false);
+        }
+        let done = |commit, asked_at| {
+            let mut rule = FollowsFromTheRequest::default();
+            rule.is_done(&back.request, commit, asked_at, &cluster.world)
+        };
+        let older = done(1, Some(2)).unwrap_err();
+        assert!(older.contains("asked for when the head was 2"), "{older}");
+        assert_eq!(done(1, Some(1)), Ok(()), "the head moved after it was asked for");
+        assert_eq!(done(1, None), Ok(()), "a deposed leader had answered");
+        assert!(done(2, Some(2)).unwrap_err().contains("which is of"), "that is v2");
+    }
+}

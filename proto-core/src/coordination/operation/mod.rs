@@ -118,6 +118,8 @@ pub struct Operation {
     submission: Submission,
     /// Operations that run in this daemon: their leases are not up for adoption.
     running_here: BTreeSet<OperationId>,
+    /// Somebody has asked for the same since the facts were read.
+    joined: bool,
     random: Random,
     scope: Option<Scope>,
     facts: Facts,
@@ -150,6 +152,7 @@ impl Operation {
         let mut this = Self {
             me,
             running_here: BTreeSet::new(),
+            joined: false,
             random: Random::new(seed),
             scope: None,
             facts: Facts::default(),
@@ -196,6 +199,12 @@ impl Operation {
     /// Tells it what else runs in this daemon now.
     pub fn set_running_here(&mut self, running: BTreeSet<OperationId>) {
         self.running_here = running;
+    }
+
+    /// Somebody else asks for the same and is to be told the same. They are not told what was read before they asked: if nothing comes to
+    /// be recorded, the facts are read once more.
+    pub fn join(&mut self) {
+        self.joined = true;
     }
 
     /// Whether it ended.
@@ -261,7 +270,7 @@ impl Operation {
         }
         match &self.state {
             State::Reading(Reading::Find | Reading::Initial) | State::Observing { .. } => {
-                self.refuse(cancelled().next("ployzctl op ls"));
+                self.end(OperationResult::Refused { error: cancelled().next("ployzctl op ls") });
             }
             State::Running(run) if run.is_forward() => self.abort(now, wall, cancelled()),
             _ => self.note(later(self.record.as_ref().map(|record| record.value.phase))),
@@ -287,7 +296,7 @@ impl Operation {
                 self.end_unknown();
             }
             _ if self.record.is_some() => self.interrupt(error),
-            _ => self.refuse(error.next("ployzctl dev up")),
+            _ => self.end(OperationResult::Refused { error: error.next("ployzctl dev up") }),
         }
     }
 
@@ -356,7 +365,12 @@ impl Operation {
     }
 
     fn refuse(&mut self, error: ErrorBody) {
-        self.end(OperationResult::Refused { error });
+        self.answer(OperationResult::Refused { error });
+    }
+
+    /// What the facts come to, with nothing recorded. Whoever joined since they were read is told of facts that were read for them too.
+    fn answer(&mut self, result: OperationResult) {
+        if self.joined { self.look_again() } else { self.end(result) }
     }
 
     fn interrupt(&mut self, error: ErrorBody) {

@@ -2,7 +2,7 @@
 
 use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
 use crate::Outcome;
-use crate::api::{ErrorBody, OperationEvent, OperationResult, Submission};
+use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply};
 use crate::coordination::plan::Plan;
 use crate::coordination::record::{OperationRecord, Phase};
@@ -28,11 +28,20 @@ fn facts_lost() -> ErrorBody {
 impl Operation {
     pub(super) fn begin(&mut self) {
         self.events.push_back(OperationEvent::Observing);
-        match self.request() {
-            Some(request) => {
-                self.scope = Some(request.scope());
-                self.read_facts(Reading::Initial);
-            }
+        self.scope = self.request().map(OperationRequest::scope);
+        self.look_again();
+    }
+
+    /// From the start, with nothing recorded.
+    pub(super) fn look_again(&mut self) {
+        self.joined = false;
+        self.observations.clear();
+        self.notes.clear();
+        self.plan = None;
+        self.record = None;
+        self.lease = None;
+        match self.scope {
+            Some(_) => self.read_facts(Reading::Initial),
             None => self.read(Reading::Find, vec![Key::operations()]),
         }
     }
@@ -272,7 +281,7 @@ impl Operation {
         let plan = match planned {
             Planned::Refused(error) => return self.refuse(error),
             Planned::AlreadyDone { commit } => {
-                return self.end(OperationResult::AlreadyDone { commit });
+                return self.answer(OperationResult::AlreadyDone { commit });
             }
             Planned::Plan(plan) => plan,
         };
@@ -354,11 +363,7 @@ impl Operation {
             let message = format!("others keep changing {} at the same time", self.scope());
             return self.refuse(ErrorBody::new("CONTENDED", message).next("ployzctl lock ls"));
         }
-        self.observations.clear();
-        self.plan = None;
-        self.record = None;
-        self.lease = None;
-        self.read_facts(Reading::Initial);
+        self.look_again();
     }
 
     /// What another namespace came first to is left to it, and the record of that try is over: look again from the start.
@@ -367,7 +372,6 @@ impl Operation {
             "another namespace was planned at the same time and came first; this is planned anew"
                 .to_owned();
         self.events.push_back(OperationEvent::Note { text });
-        self.notes.clear();
         self.lost_race();
     }
 

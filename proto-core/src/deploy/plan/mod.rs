@@ -169,8 +169,10 @@ impl<'a> Planner<'a> {
         if !is_head && !mutant::on(Mutant::DoneByAnEarlier) {
             return None;
         }
-        let earlier = self.facts.commits.values().find(|old| old.request == self.digest)?;
-        Some(if is_head { self.facts.head_number() } else { earlier.number })
+        let head = self.facts.head_number();
+        let mut others = self.facts.commits.values().filter(|old| is_head || old.number < head);
+        let earlier = others.find(|old| old.request == self.digest)?;
+        Some(if is_head { head } else { earlier.number })
     }
 
     fn plan(mut self) -> Result<Planned, ErrorBody> {

@@ -246,3 +246,31 @@ fn an_undo_that_fails_otherwise_is_tried_four_times_and_then_stands_still() {
     assert_eq!(error.code, "RUNTIME_ERROR");
     assert!(error.next.as_ref().unwrap().contains("op resume"));
 }
+
+#[test]
+fn who_joins_is_not_told_what_was_read_before_they_asked() {
+    let same = || deploy("app:v1", "old.example", "rolling", 2);
+    let mut bench = Given::deployed().begin(apply(same()));
+    bench.read();
+    bench.op.join();
+    bench.observed();
+    assert_eq!(bench.out(), ["read 8 prefixes"], "what there is is read once more");
+    bench.read();
+    bench.observed();
+    assert_eq!(*bench.result(), OperationResult::AlreadyDone { commit: 1 });
+
+    let mut bench = Given::deployed().begin(apply(same()));
+    bench.op.join();
+    bench.lose_read();
+    assert_eq!(bench.out(), ["read 8 prefixes"]);
+    bench.lose_read();
+    assert_eq!(bench.result().error().unwrap().code, "STORE_AWAY");
+}
+
+#[test]
+fn a_cancel_ends_a_look_also_for_those_who_joined() {
+    let mut bench = Given::deployed().begin(apply(second("rolling")));
+    bench.op.join();
+    bench.cancel();
+    assert_eq!(bench.result().error().unwrap().code, "CANCELLED");
+}
