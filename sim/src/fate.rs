@@ -70,7 +70,7 @@ pub struct Place {
     pub alone: bool,
     /// It is the daemon that the operator has asked, and he may cancel.
     pub asked: bool,
-    /// There is something unfinished, and another machine on which a second operator could take it up.
+    /// An operator waits for an answer, and there is something unfinished and another machine on which a second one could take it up.
     pub contested: bool,
 }
 

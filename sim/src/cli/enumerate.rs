@@ -32,7 +32,7 @@ pub(crate) struct EnumerateArgs {
     /// How often the operator cancels, at any effect.
     #[arg(long, default_value_t = 0, value_parser = parse_budget())]
     cancels: u32,
-    /// How often a second operator takes up what was left, on the other machine, while the first is at it.
+    /// How often a second operator resumes or aborts, on the other machine, at any effect while the first waits for an answer.
     #[arg(long, default_value_t = 0, value_parser = parse_budget())]
     rivals: u32,
     /// After how many further effects a late one may land, beside at rest.

@@ -45,7 +45,8 @@ pub(crate) struct Machine {
 #[derive(Debug, Clone)]
 pub(super) struct Asking {
     submission: Submission,
-    /// The head of the namespace when it was asked for; `None` once a leader that was deposed has answered a read, which may be older.
+    /// The head of the namespace when it was asked for. `None`: it names no namespace, or a leader that was deposed has answered a read
+    /// of this daemon since, and what it said may be older.
     pub(super) head: Option<u64>,
 }
 
@@ -111,7 +112,6 @@ impl Cluster<'_> {
         self.trace.asked(self.world.now, machine, handle, || said(&submission));
         if may_cancel {
             self.cancellable = Some((machine, handle));
-            self.rivals.clear();
         }
         let head = request.map(|request| self.world.head(request.namespace()));
         let asking = Asking { submission: submission.clone(), head };
@@ -120,7 +120,13 @@ impl Cluster<'_> {
         Some(handle)
     }
 
-    /// What a second operator could take up, and where: on the first other machine that runs.
+    /// Who asked last waits no longer; what second operators asked for meanwhile.
+    pub(crate) fn nobody_waits(&mut self) -> Vec<Asked> {
+        self.cancellable = None;
+        std::mem::take(&mut self.rivals)
+    }
+
+    /// While somebody waits: what a second operator could take up, and where, which is the first other machine that runs.
     pub(super) fn contest(&self) -> Option<(usize, OperationId)> {
         let (first, _) = self.cancellable?;
         let other = (0..self.machines.len()).find(|other| *other != first && self.is_up(*other))?;

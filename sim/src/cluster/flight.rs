@@ -298,7 +298,7 @@ impl Cluster<'_> {
             let error = StoreError::Unavailable("no responders".to_owned());
             return self.answer(origin, HOP, Completion::Store(Outcome::Failed(error)));
         };
-        if world.servers.is_deposed(at) {
+        if matches!(request, StoreRequest::Read { .. }) && world.servers.is_deposed(at) {
             let asked = &mut self.machines[from].asked;
             asked.values_mut().for_each(|asking| asking.head = None);
         }

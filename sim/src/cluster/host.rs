@@ -70,6 +70,7 @@ impl Cluster<'_> {
         there.paused_until = None;
         there.held.clear();
         self.bus.forget(machine);
+        self.cancellable = self.cancellable.filter(|(asked, _)| *asked != machine);
     }
 
     /// The daemon of a machine stands still for a while.

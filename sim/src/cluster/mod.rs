@@ -159,23 +159,29 @@ impl<'a> Cluster<'a> {
         Stepped::Happened
     }
 
-    /// Whether the next event may reach a daemon, so that it puts out effects, or lets something land or not. False only where it does not.
+    /// Whether a choice may come with the next event: it lets something land or not, or reaches a daemon, which puts out effects, while
+    /// something may still go wrong.
     pub(crate) fn next_may_choose(&self) -> bool {
         let Some(Reverse(next)) = self.heap.peek() else { return false };
-        match &next.event {
-            Event::Land(number) => self.under_way.get(number).is_some_and(|there| {
-                matches!(
-                    there.flight,
-                    Flight::Command { .. }
-                        | Flight::Runtime { request: RuntimeRequest::Settle { .. }, .. }
-                )
-            }),
+        if let Event::Land(number) = &next.event {
+            return self.under_way.get(number).is_some_and(|there| match &there.flight {
+                Flight::Runtime { request: RuntimeRequest::Settle { .. }, .. } => true,
+                Flight::Command { .. } => self.fates.are_open(),
+                _ => false,
+            });
+        }
+        self.fates.are_open() && self.reaches_a_daemon(&next.event)
+    }
+
+    fn reaches_a_daemon(&self, next: &Event) -> bool {
+        match next {
             Event::Answer { origin, .. } => self.awaits(origin),
             Event::Timer { machine, boot, at } => {
                 let there = &self.machines[*machine];
                 there.boot == *boot && there.timer == Some(*at)
             }
-            Event::Hear { .. }
+            Event::Land(_)
+            | Event::Hear { .. }
             | Event::Follower { .. }
             | Event::RoutesDue { .. }
             | Event::Servers => false,

@@ -51,8 +51,9 @@ impl Cluster<'_> {
         for machine in machines {
             let Machine { node, boot, asked, fence, pending, timer, paused_until, held, off, ails } =
                 machine;
-            // What was asked of a node is in it.
-            let heads = asked.values().map(|asking| asking.head).collect::<Vec<_>>();
+            // The rest of what was asked of a node is in it.
+            let heads = asked.iter().map(|(handle, asking)| (handle, asking.head));
+            let heads = heads.collect::<Vec<_>>();
             write!(to, "{heads:?} {node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }

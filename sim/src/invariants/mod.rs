@@ -123,7 +123,7 @@ pub enum Seen<'a> {
     Told {
         /// What it had asked for.
         submission: &'a Submission,
-        /// The head of its namespace when it was asked for, unless what was read since may be older.
+        /// The head of its namespace when it was asked for. `None`: it names no namespace, or what was read since may be older.
         head: Option<u64>,
         /// What.
         event: &'a NodeEvent,

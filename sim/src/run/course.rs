@@ -216,7 +216,7 @@ impl<'a> Course<'a> {
 
     fn hear(&mut self, first: Asked) {
         let cluster = &mut self.cluster;
-        let asked = [vec![first], std::mem::take(&mut cluster.rivals)].concat();
+        let asked = [vec![first], cluster.nobody_waits()].concat();
         if let Some(silent) = asked.iter().find(|asked| !asked.is_over(cluster)) {
             let what = format!("no answer of {} within {PATIENCE:?}", machine_name(silent.machine));
             violate(cluster, rest::FINISHED, what);
@@ -276,7 +276,9 @@ impl<'a> Course<'a> {
 
     fn comes_to_rest(&mut self) {
         let wanted = if self.prepared.scenario.fails { "aborted" } else { "committed" };
-        if self.cluster.fates.budget() == self.given && self.ended != wanted {
+        // A second operator alone makes it no worse.
+        let left = Budget { rivals: self.given.rivals, ..self.cluster.fates.budget() };
+        if left == self.given && self.ended != wanted {
             let what = format!("{} instead of {wanted}", self.ended);
             self.violate("L0 with nothing going wrong it ends as it should", what);
         }
@@ -306,8 +308,8 @@ impl<'a> Course<'a> {
         cluster.write_state(to)?;
         write!(to, "{given:?} {first} {attempt} {machine} {submission:?} {ended}")?;
         // Of results only those are looked at again that nobody heard so far.
-        let asked = match wait {
-            Some(Wait { until: Until::AreOver(first), .. }) => Some(first),
+        let asked = match next {
+            Next::Hear(first) => Some(first),
             _ => None,
         };
         let asked = asked.into_iter().chain(&cluster.rivals).map(|asked| &asked.handle);
@@ -329,8 +331,8 @@ impl<'a> Course<'a> {
         let decides = self.wait.is_none() && matches!(self.next, Next::Decide) && self.attempt < 2;
         let rests = self.wait.is_none() && matches!(self.next, Next::AtRest);
         let lands = rests && self.cluster.has_stragglers();
-        let issues = self.wait.is_none() || self.cluster.next_may_choose();
-        decides || lands || issues && self.cluster.fates.are_open()
+        let asks = self.wait.is_none() && self.cluster.fates.are_open();
+        decides || lands || asks || self.wait.is_some() && self.cluster.next_may_choose()
     }
 
     /// Whether nothing is broken so far.
