@@ -68,6 +68,9 @@ pub enum CommandReply {
         /// For example that a gateway did not answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
+        /// To [`CommandBody::Barrier`]: how far this machine's addresses have been used, if any has.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        used_up_to: Option<u16>,
     },
     /// The epoch is lower than one that this machine has seen. Nothing was done, and nothing will be.
     Stale {

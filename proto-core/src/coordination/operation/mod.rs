@@ -127,6 +127,8 @@ pub struct Operation {
     plan: Option<Plan>,
     record: Option<Versioned<OperationRecord>>,
     lease: Option<HeldLease>,
+    /// How far each machine's addresses had been used when it acknowledged the barrier.
+    used_up_to: BTreeMap<MachineId, u16>,
     /// Counts barriers and runs of steps: what an earlier one still answers is ignored.
     round: u32,
     races: u32,
@@ -160,6 +162,7 @@ impl Operation {
             plan: None,
             record: None,
             lease: None,
+            used_up_to: BTreeMap::new(),
             round: 0,
             races: 0,
             again: false,

@@ -4,12 +4,13 @@ use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away,
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply};
+use crate::coordination::participant::place_in_turn;
 use crate::coordination::plan::Plan;
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
 use crate::deploy::plan::{Planned, plan, taken_by_others, wanted_images, wanted_ports};
 use crate::id::{MachineId, OperationId};
-use crate::machine::MachineLifecycle;
+use crate::machine::{Addressing, MachineLifecycle};
 use crate::mutant::{self, Mutant};
 use crate::runtime::InstanceSpec;
 use crate::span::Span;
@@ -369,7 +370,7 @@ impl Operation {
     /// What another namespace came first to is left to it, and the record of that try is over: look again from the start.
     pub(super) fn plan_again(&mut self) {
         let text =
-            "another namespace was planned at the same time and came first; this is planned anew"
+            "another namespace was at work at the same time and came first; this is planned anew"
                 .to_owned();
         self.events.push_back(OperationEvent::Note { text });
         self.lost_race();
@@ -387,8 +388,12 @@ impl Operation {
         if let Some(error) = self.came_first().filter(|_| heeds) {
             return self.never_begun(wall, error);
         }
-        if let Some(error) = self.taken_address().filter(|_| !adopted && self.may_plan_again()) {
-            self.again = true;
+        let spoiled = || self.used_address().or_else(|| self.taken_address());
+        if !adopted
+            && !self.cancelled
+            && let Some(error) = spoiled()
+        {
+            self.again = self.may_plan_again();
             return self.never_begun(wall, error);
         }
         let planned = self.recorded_plan().baseline.head;
@@ -416,8 +421,29 @@ impl Operation {
         plans && !self.cancelled && self.races < MAX_RACES
     }
 
+    /// An address of a new instance that its machine's turn has passed since this was planned, as an error: whoever had it may have given it
+    /// up again, and a gateway that has not heard of that for a while would send their requests here.
+    fn used_address(&self) -> Option<ErrorBody> {
+        let plan = self.recorded_plan();
+        let made = plan.steps.iter().filter_map(|step| Some((&step.machine, step.action.makes()?)));
+        let mut drawn = made.filter(|(machine, spec)| {
+            let there = self.facts.machines.get(*machine).map(|there| &there.addressing);
+            // The host's own network has no turn.
+            !(spec.address.is_loopback() && matches!(there, Some(Addressing::Subnet(_))))
+        });
+        let (machine, spec) = drawn.find(|(machine, spec)| {
+            let (then, now) = (plan.used_up_to.get(*machine), self.used_up_to.get(*machine));
+            then.zip(now).is_some_and(|(then, now)| is_passed(*then, *now, place_in_turn(spec)))
+        })?;
+        let message = format!(
+            "the address {} on machine {machine} has been used since this was planned",
+            spec.address
+        );
+        Some(ErrorBody::new("ADDRESS_TAKEN", message).next("ployzctl deploy prepare"))
+    }
+
     /// An address of a new instance that another namespace has committed, or recorded before this operation was, as an error. Both drew it
-    /// while neither saw the other. Whoever was recorded second draws anew; if neither does, the machine gives it to the first who asks.
+    /// while neither saw the other. Whoever was recorded second draws anew, or ends; if neither does, the machine gives it to the first who asks.
     fn taken_address(&self) -> Option<ErrorBody> {
         let Scope::Namespace(namespace) = self.scope();
         let own = self.record.as_ref().expect("it was recorded behind the barrier").revision;
@@ -483,6 +509,11 @@ impl Operation {
         let mut others = self.facts.unfinished(self.scope()).map(|other| &other.value);
         others.find(|other| other.id != *own).map(unfinished)
     }
+}
+
+/// Whether a turn that went on from one place to another has passed this one.
+fn is_passed(then: u16, now: u16, place: u16) -> bool {
+    if then <= now { then < place && place <= now } else { then < place || place <= now }
 }
 
 fn unfinished(other: &OperationRecord) -> ErrorBody {

@@ -84,6 +84,7 @@ impl Operation {
     /// machine that has left the cluster is not waited for.
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
+        self.used_up_to.clear();
         self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
@@ -123,8 +124,9 @@ impl Operation {
     ) {
         let State::Barrier { waiting, again, .. } = &mut self.state else { return };
         match outcome {
-            Outcome::Ok(CommandReply::Done { .. }) => {
+            Outcome::Ok(CommandReply::Done { used_up_to, .. }) => {
                 waiting.remove(&machine);
+                self.used_up_to.extend(used_up_to.map(|up_to| (machine, up_to)));
             }
             Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),
             Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown => {
@@ -300,7 +302,7 @@ impl Operation {
                 progress.status = Status::Done;
                 self.run_timeout(now, wall);
             }
-            Outcome::Ok(CommandReply::Done { note }) => {
+            Outcome::Ok(CommandReply::Done { note, .. }) => {
                 progress.status = Status::Done;
                 self.step_event(&step, StepStatus::Done);
                 if let Some(note) = note {

@@ -22,6 +22,15 @@ pub struct FenceFile {
 /// So far behind the last address that was used, it is one of the next round and not of the same plan.
 const SAME_PLAN: u16 = 64;
 
+/// Where in the turn of its machine's addresses an instance is: the last byte, or its highest port where all share one address.
+#[must_use]
+pub(crate) fn place_in_turn(spec: &InstanceSpec) -> u16 {
+    match spec.address {
+        IpAddr::V4(address) if !address.is_loopback() => u16::from(address.octets()[3]),
+        _ => spec.ports.values().copied().max().unwrap_or(0),
+    }
+}
+
 /// A command whose effects may be under way.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,15 +48,12 @@ pub struct JournalEntry {
 }
 
 impl FenceFile {
-    /// Remembers that an instance is made at this address: its last byte, or its highest port where all share one address.
+    /// Remembers that an instance is made at this address: its [`place_in_turn`].
     ///
     /// Addresses are used in turn, so that one that was given up is not used again at once: a gateway that has not heard of it for a
     /// while would send requests to another service.
     pub fn made(&mut self, spec: &InstanceSpec) {
-        let position = match spec.address {
-            IpAddr::V4(address) if !address.is_loopback() => u16::from(address.octets()[3]),
-            _ => spec.ports.values().copied().max().unwrap_or(0),
-        };
+        let position = place_in_turn(spec);
         let last = self.used_up_to.unwrap_or(0);
         if position > last || last - position > SAME_PLAN {
             self.used_up_to = Some(position);

@@ -204,7 +204,7 @@ impl Job {
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None }
+    CommandReply::Done { note: None, used_up_to: None }
 }
 
 fn failed(error: RuntimeError) -> CommandReply {
@@ -223,7 +223,10 @@ impl Participant {
                 let namespace = namespace.clone();
                 self.issue(id, EffectKind::Runtime(RuntimeRequest::List { namespace }));
             }
-            Work::Barrier => self.finish(now, id, Some(done())),
+            Work::Barrier => {
+                let used_up_to = self.fence.used_up_to;
+                self.finish(now, id, Some(CommandReply::Done { note: None, used_up_to }));
+            }
             Work::Settle => unreachable!("a settling is issued when it is made"),
             Work::Perform { action: Action::AwaitReady { .. }, .. }
                 if mutant::on(Mutant::ReadinessSkipped) =>
@@ -285,7 +288,7 @@ impl Participant {
             Completion::Routes(result) => {
                 // Whoever does not answer holds up nothing: the answer says so.
                 let note = result.unwrap_or_else(Some);
-                return self.finish(now, id, Some(CommandReply::Done { note }));
+                return self.finish(now, id, Some(CommandReply::Done { note, used_up_to: None }));
             }
             Completion::Runtime(outcome) => outcome,
             other => panic!("a job of the participant was answered with {other:?}"),

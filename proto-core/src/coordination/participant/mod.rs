@@ -18,6 +18,7 @@ mod job;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub(crate) use fence::place_in_turn;
 pub use fence::{FenceFile, JournalEntry};
 pub use job::JobId;
 use job::{Job, Work};

@@ -217,6 +217,11 @@ impl<'a> Planner<'a> {
             .filter(|(digest, _)| !self.facts.revisions.contains_key(digest))
             .collect();
         let (steps, cleanup) = self.steps(&slots);
+        let makes = steps.iter().filter(|step| step.action.makes().is_some());
+        let used_up_to = makes
+            .filter_map(|step| Some((step.machine.clone(), self.observations.get(&step.machine)?)))
+            .map(|(machine, seen)| (machine, seen.used_up_to.unwrap_or(0)))
+            .collect();
         let plan = Plan {
             operation: self.operation.clone(),
             scope: self.request.scope(),
@@ -234,6 +239,7 @@ impl<'a> Planner<'a> {
             },
             cleanup,
             left_to_others,
+            used_up_to,
         };
         debug_assert_eq!(plan.flaw(), None);
         self.check_plan(&plan, &slots)?;

@@ -224,7 +224,7 @@ impl Bench {
     }
 
     pub(super) fn ok(&mut self, begin: &str) {
-        self.answer(begin, Outcome::Ok(CommandReply::Done { note: None }));
+        self.answer(begin, Outcome::Ok(CommandReply::Done { note: None, used_up_to: None }));
     }
 
     pub(super) fn fail(&mut self, begin: &str, failure: StepFailure) {

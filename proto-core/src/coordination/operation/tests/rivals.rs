@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::bench::Bench;
 use super::course::record;
 use super::given::{Given, apply, deploy, key, machine};
-use crate::api::{OperationRequest, OperationResult};
+use crate::Outcome;
+use crate::api::{OperationRequest, OperationResult, Submission};
+use crate::coordination::command::CommandReply;
 use crate::coordination::record::Phase;
 use crate::deploy::spec::Reservation;
 use crate::store::facts::{Allocation, MachineAllocation, VERSION};
@@ -162,4 +164,54 @@ fn one_that_is_cancelled_meanwhile_is_not_planned_anew() {
     bench.cancel();
     bench.accept(200);
     assert!(matches!(bench.result(), OperationResult::Aborted { .. }));
+}
+
+/// Machine m1 acknowledges the barrier and says how far its addresses have been used.
+fn with_m1_used_up_to(given: Given, submission: Submission, used_up_to: u16) -> Bench {
+    let mut bench = given.begin(submission).up_to_take();
+    bench.accept(100);
+    let used_up_to = Some(used_up_to);
+    bench.answer("barrier m1", Outcome::Ok(CommandReply::Done { note: None, used_up_to }));
+    bench.all_ok();
+    bench.read();
+    bench
+}
+
+/// Another namespace had the address meanwhile, and has given it up again: nothing shows that but the machine's turn.
+#[test]
+fn an_address_that_has_been_used_since_the_plan_is_drawn_anew() {
+    let mut given = Given::fresh();
+    given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(4);
+    let blog = || apply(reserving("blog", "app:v2", 0));
+
+    let bench = with_m1_used_up_to(given.clone(), blog(), 4);
+    assert_eq!(addresses(&bench), ["10.101.0.5", "10.101.1.2"]);
+    assert!(bench.out()[0].starts_with("start-web-0"), "its turn has not come: {:?}", bench.out());
+
+    for passed in [5, 90, 3] {
+        let mut bench = with_m1_used_up_to(given.clone(), blog(), passed);
+        assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN", "{passed}");
+        bench.given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(passed);
+        bench.said();
+        bench.accept(200);
+        let bench = bench.up_to_take();
+        let next = format!("10.101.0.{}", passed + 1);
+        assert_eq!(addresses(&bench), [&*next, "10.101.1.2"]);
+    }
+}
+
+#[test]
+fn a_prepared_plan_whose_address_has_been_used_since_ends_before_its_first_step() {
+    let request = reserving("blog", "app:v2", 0);
+    let prepared = Given::fresh().begin(Submission::Preview { request: request.clone() });
+    let OperationResult::Previewed { plan, .. } = prepared.up_to_take().result().clone() else {
+        panic!("it is a preview")
+    };
+    let submission = Submission::ApplyPrepared { request, plan };
+    let mut bench = with_m1_used_up_to(Given::fresh(), submission, 2);
+    assert_eq!(record(&bench.batch()).phase, Phase::Aborted);
+    bench.accept(200);
+    let error = bench.result().error().unwrap();
+    assert_eq!(error.code, "ADDRESS_TAKEN");
+    assert!(error.message.contains("10.101.0.2 on machine m1 has been used since"), "{error:?}");
 }
