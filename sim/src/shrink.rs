@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::play::survived;
-use crate::story::Story;
+use crate::story::{Story, What};
 
 /// What shrinking came to.
 #[derive(Debug, Clone)]
@@ -58,6 +58,34 @@ pub fn shrink(story: &Story, within: Duration) -> Shrunk {
     }
 }
 
+/// The story on the first machines only.
+fn on_machines(story: &Story, nodes: usize) -> Story {
+    let mut story = Story { nodes, ..story.clone() };
+    story.servers = story.servers.min(if nodes >= 3 { 3 } else { 1 });
+    for asked in &mut story.operations {
+        asked.machine %= nodes;
+        asked.then_on %= nodes;
+    }
+    // A fault of a machine that is gone never begins.
+    story.faults.retain(|fault| fault.what.machines().iter().all(|m| *m < nodes));
+    let mut story = with_servers(&story, story.servers);
+    for fault in &mut story.faults {
+        if let What::Partition { groups } = &mut fault.what {
+            groups.truncate(nodes);
+        }
+    }
+    story
+}
+
+/// The story with so many servers of the store.
+fn with_servers(story: &Story, servers: usize) -> Story {
+    let mut story = Story { servers, ..story.clone() };
+    let is_gone =
+        |what: &What| matches!(what, What::ServerCrash { machine } if *machine >= servers);
+    story.faults.retain(|fault| !is_gone(&fault.what));
+    story
+}
+
 struct Shrinking {
     until: Instant,
     runs: u32,
@@ -82,7 +110,7 @@ impl Shrinking {
 
     /// Takes the smaller story if it breaks the same.
     fn take(&mut self, story: &mut Story, smaller: Story) -> bool {
-        if smaller == *story || self.is_over() {
+        if smaller == *story || smaller.check().is_err() || self.is_over() {
             return false;
         }
         let same = self.breaks(&smaller).is_some_and(|(broke, _)| broke == self.wanted);
@@ -121,16 +149,7 @@ impl Shrinking {
 
     fn fewer_machines(&mut self, story: &mut Story) {
         for nodes in 1..story.nodes {
-            let mut smaller = story.clone();
-            smaller.nodes = nodes;
-            smaller.servers = smaller.servers.min(if nodes >= 3 { 3 } else { 1 });
-            for asked in &mut smaller.operations {
-                asked.machine %= nodes;
-                asked.then_on %= nodes;
-            }
-            // A fault of a machine that is gone never begins.
-            smaller.faults.retain(|fault| fault.what.machines().iter().all(|m| *m < nodes));
-            if self.take(story, smaller) {
+            if self.take(story, on_machines(story, nodes)) {
                 return;
             }
         }
@@ -138,7 +157,7 @@ impl Shrinking {
 
     fn fewer_servers(&mut self, story: &mut Story) {
         for servers in [1, 3] {
-            if servers < story.servers && self.take(story, Story { servers, ..story.clone() }) {
+            if servers < story.servers && self.take(story, with_servers(story, servers)) {
                 return;
             }
         }
@@ -154,5 +173,25 @@ impl Shrinking {
         let last = last.chain(story.faults.iter().map(|fault| fault.at)).max().unwrap_or(0);
         let smaller = Story { length: story.length.min(last + 1), ..story.clone() };
         self.take(story, smaller);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::story::{Profile, of_seed};
+
+    #[test]
+    fn a_story_on_fewer_machines_can_be_read_again() {
+        let stories = (0..200).map(|seed| of_seed(seed, (6, 12), Profile::Swarm));
+        let cut = |what: &What| matches!(what, What::Partition { .. });
+        let stories = stories.filter(|story| story.faults.iter().any(|fault| cut(&fault.what)));
+        let mut with_partition = 0;
+        for story in stories {
+            let smaller = on_machines(&story, 5);
+            with_partition += u32::from(smaller.faults.iter().any(|fault| cut(&fault.what)));
+            assert_eq!(smaller.check(), Ok(()), "seed {}", story.seed);
+        }
+        assert!(with_partition > 20, "{with_partition}");
     }
 }

@@ -16,7 +16,8 @@ impl Story {
         Ok(story)
     }
 
-    fn check(&self) -> Result<(), String> {
+    /// What is wrong with it, as an error for people.
+    pub(crate) fn check(&self) -> Result<(), String> {
         if self.v != VERSION {
             return Err(format!("it is of version {}, this build reads {VERSION}", self.v));
         }
