@@ -24,7 +24,7 @@ export PLOYZD := $(BUILT)/lab/ployzd
 
 help:
 	@echo "make demo    set up, build, start a cluster on this machine, deploy, update, roll back, destroy"
-	@echo "make test    everything that is checked: format, lints, docs, unit tests, simulation, real parts"
+	@echo "make test    what every change is checked with: format, lints, docs, unit tests, simulation, real parts"
 	@echo "make conformance  the simulator's models beside the real parts, every claim 500 times"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one, SCENARIO=--list to see them"
 	@echo "make sim     the simulator: one crash everywhere, planted bugs, then fresh stories for FOR=3m; SEED=n to repeat"

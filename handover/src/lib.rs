@@ -1,4 +1,4 @@
-//! What threads of the gateway and the DNS server share by hand. All of it is here, small enough for loom to try every
+//! What threads of the gateway and the DNS server share by hand and rely on. All of it is here, small enough for loom to try every
 //! interleaving (`tests/interleavings.rs`); everything else goes through channels.
 //!
 //! Two rules hold between threads:

@@ -22,7 +22,7 @@ pub(crate) struct RunArgs {
     /// The seed.
     #[arg(long)]
     seed: u64,
-    /// How many operations. By default one for each six seconds, at most one a second.
+    /// How many operations. By default one for each six seconds.
     #[arg(long, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     ops: Option<u32>,
     /// How many minutes operators and faults are at work.

@@ -182,6 +182,7 @@ impl SweepArgs {
             total.broken.iter().map(|(story, what)| json!({"seed": story.seed, "what": what}));
         json!({
             "seeds": [self.seeds.0, self.seeds.1],
+            "nodes": [self.nodes.0, self.nodes.1],
             "stories": total.stories,
             "seconds": seconds,
             "simulated_seconds": total.simulated_seconds,
@@ -193,7 +194,7 @@ impl SweepArgs {
             "marks": total.marks,
             "premises": total.premises,
             "requests": {"served": total.requests.0, "failed": total.requests.1},
-            "hash": format!("{:016x}", total.hash),
+            "trace_hash": format!("{:016x}", total.hash),
             "not_thorough": missing,
             "violations": broken.collect::<Vec<_>>(),
         })

@@ -64,7 +64,7 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         _ => [1, 3, 5][draw.below(3)],
     };
     let namespaces = 1 + draw.below(shape.nodes.clamp(1, 12)) as u32;
-    let mut operations: Vec<_> = (0..shape.operations).map(|n| draw.asked(n, namespaces)).collect();
+    let operations: Vec<_> = (0..shape.operations).map(|n| draw.asked(n, namespaces)).collect();
     let classes = draw.classes(servers);
     let mut faults = Vec::new();
     for class in classes {
@@ -81,8 +81,6 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         }
     }
     let request_every = [0, 50, 200, 1000][draw.below(4)];
-    let twice: Vec<_> = operations.iter().filter_map(|asked| draw.once_more(asked)).collect();
-    operations.extend(twice);
     let length = shape.length;
     let nodes = shape.nodes;
     Story {
@@ -135,15 +133,6 @@ impl Draw<'_> {
         let cancel_after = (self.below(16) == 1).then(|| self.millis(1, 6000));
         let then_on = if self.below(2) == 0 { machine } else { self.machine() };
         Asked { at, machine, action, cancel_after, then, then_on }
-    }
-
-    /// Now and then somebody asks for the same, on the same machine, while the first is at it.
-    fn once_more(&mut self, asked: &Asked) -> Option<Asked> {
-        if self.below(12) != 1 {
-            return None;
-        }
-        let at = asked.at + self.millis(1, 8000);
-        (at <= self.shape.length).then(|| Asked { at, cancel_after: None, ..asked.clone() })
     }
 
     fn action(&mut self, ns: u32) -> Action {
