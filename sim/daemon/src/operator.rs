@@ -56,10 +56,16 @@ async fn ask(shared: &Shared, question: Question) -> Answer {
     let Ok(stream) = shared.net.connect(&question.machine, machine::API).await else {
         return Answer::Away;
     };
-    let events = follow(stream, &question.submission, |event| {
+    let submission = &question.submission;
+    let head = match submission {
+        Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => {
+            Some(shared.lock().world.head(request.namespace()))
+        }
+        _ => None,
+    };
+    let events = follow(stream, submission, |event| {
         let event = NodeEvent { handle: OperationHandle(question.number), event };
-        let submission = &question.submission;
-        shared.lock().see(&Seen::Told { submission, event: &event });
+        shared.lock().see(&Seen::Told { submission, head, event: &event });
         event.result().cloned()
     });
     match events.await {
