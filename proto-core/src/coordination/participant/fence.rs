@@ -48,7 +48,7 @@ pub struct JournalEntry {
 }
 
 impl FenceFile {
-    /// Remembers that an instance is made at this address: its [`place_in_turn`].
+    /// Remembers that an instance is made at this address: its last byte, or its highest port where all share one address.
     ///
     /// Addresses are used in turn, so that one that was given up is not used again at once: a gateway that has not heard of it for a
     /// while would send requests to another service.
