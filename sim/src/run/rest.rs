@@ -89,8 +89,8 @@ impl Course<'_> {
         }
         let scenario = &self.prepared.scenario;
         let wanted = if scenario.fails { "aborted" } else { "committed" };
-        // The addresses of a prepared plan are spent with the first try: it ends before its first step.
-        let spent = scenario.prepared && result == "aborted";
+        // The addresses of a prepared plan are spent with the first try.
+        let spent = scenario.prepared && result == "refused";
         if result != wanted && !spent {
             let what = format!("the same command at rest: {result} instead of {wanted}");
             self.violate("L1 the same command again completes it", what);

@@ -1,5 +1,7 @@
 //! Looking before deciding: facts from the store, observations from the machines, then the plan.
 
+use std::collections::BTreeMap;
+
 use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
@@ -296,7 +298,13 @@ impl Operation {
                 let moved = prepared.baseline.drift(&plan.baseline);
                 let other = (prepared.operation != plan.operation)
                     .then(|| "the plan is of another request".to_owned());
-                if let Some(moved) = moved.or(other) {
+                let used = || {
+                    let now = self.observations.iter();
+                    let now =
+                        now.filter_map(|(machine, seen)| Some((machine.clone(), seen.used_up_to?)));
+                    self.used_address(prepared, &now.collect())
+                };
+                if let Some(moved) = moved.or(other).or_else(used) {
                     let error =
                         ErrorBody::new("PLAN_DRIFTED", moved).next("ployzctl deploy prepare");
                     return self.refuse(error);
@@ -388,12 +396,17 @@ impl Operation {
         if let Some(error) = self.came_first().filter(|_| heeds) {
             return self.never_begun(wall, error);
         }
-        let spoiled = || self.used_address().or_else(|| self.taken_address());
+        let spoiled = || {
+            let used = self.used_address(self.recorded_plan(), &self.used_up_to);
+            used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used)).or_else(|| self.taken_address())
+        };
         if !adopted
             && !self.cancelled
             && let Some(error) = spoiled()
         {
             self.again = self.may_plan_again();
+            let prepared = matches!(self.submission, Submission::ApplyPrepared { .. });
+            let error = if prepared { error.next("ployzctl deploy prepare") } else { error };
             return self.never_begun(wall, error);
         }
         let planned = self.recorded_plan().baseline.head;
@@ -421,10 +434,9 @@ impl Operation {
         plans && !self.cancelled && self.races < MAX_RACES
     }
 
-    /// An address of a new instance that its machine's turn has passed since this was planned, as an error: whoever had it may have given it
-    /// up again, and a gateway that has not heard of that for a while would send their requests here.
-    fn used_address(&self) -> Option<ErrorBody> {
-        let plan = self.recorded_plan();
+    /// Says which address of a new instance its machine's turn has passed since this was planned, if any. `now`: how far the turns are. Whoever
+    /// had it may have given it up again, and a gateway that has not heard of that for a while would send their requests here.
+    fn used_address(&self, plan: &Plan, now: &BTreeMap<MachineId, u16>) -> Option<String> {
         let made = plan.steps.iter().filter_map(|step| Some((&step.machine, step.action.makes()?)));
         let mut drawn = made.filter(|(machine, spec)| {
             let there = self.facts.machines.get(*machine).map(|there| &there.addressing);
@@ -432,14 +444,13 @@ impl Operation {
             !(spec.address.is_loopback() && matches!(there, Some(Addressing::Subnet(_))))
         });
         let (machine, spec) = drawn.find(|(machine, spec)| {
-            let (then, now) = (plan.used_up_to.get(*machine), self.used_up_to.get(*machine));
+            let (then, now) = (plan.used_up_to.get(*machine), now.get(*machine));
             then.zip(now).is_some_and(|(then, now)| is_passed(*then, *now, place_in_turn(spec)))
         })?;
-        let message = format!(
-            "the address {} on machine {machine} has been used since this was planned",
-            spec.address
-        );
-        Some(ErrorBody::new("ADDRESS_TAKEN", message).next("ployzctl deploy prepare"))
+        let address = spec.address;
+        Some(format!(
+            "the address {address} on machine {machine} has been used since this was planned"
+        ))
     }
 
     /// An address of a new instance that another namespace has committed, or recorded before this operation was, as an error. Both drew it

@@ -200,18 +200,38 @@ fn an_address_that_has_been_used_since_the_plan_is_drawn_anew() {
     }
 }
 
-#[test]
-fn a_prepared_plan_whose_address_has_been_used_since_ends_before_its_first_step() {
+fn prepared_for_m1_and_m2() -> Submission {
     let request = reserving("blog", "app:v2", 0);
     let prepared = Given::fresh().begin(Submission::Preview { request: request.clone() });
     let OperationResult::Previewed { plan, .. } = prepared.up_to_take().result().clone() else {
         panic!("it is a preview")
     };
-    let submission = Submission::ApplyPrepared { request, plan };
-    let mut bench = with_m1_used_up_to(Given::fresh(), submission, 2);
+    Submission::ApplyPrepared { request, plan }
+}
+
+#[test]
+fn a_prepared_plan_whose_address_has_been_used_since_is_refused_and_nothing_is_recorded() {
+    let mut given = Given::fresh();
+    given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(2);
+    let bench = given.begin(prepared_for_m1_and_m2()).up_to_take();
+    assert!(matches!(bench.result(), OperationResult::Refused { .. }), "{:?}", bench.result());
+    let error = bench.result().error().unwrap();
+    assert_eq!(
+        (&*error.code, error.next.as_deref()),
+        ("PLAN_DRIFTED", Some("ployzctl deploy prepare"))
+    );
+    assert!(error.message.contains("10.101.0.2 on machine m1 has been used since"), "{error:?}");
+}
+
+#[test]
+fn a_prepared_plan_whose_address_is_used_while_its_lease_is_taken_ends_before_its_first_step() {
+    let mut bench = with_m1_used_up_to(Given::fresh(), prepared_for_m1_and_m2(), 2);
     assert_eq!(record(&bench.batch()).phase, Phase::Aborted);
     bench.accept(200);
     let error = bench.result().error().unwrap();
-    assert_eq!(error.code, "ADDRESS_TAKEN");
+    assert_eq!(
+        (&*error.code, error.next.as_deref()),
+        ("ADDRESS_TAKEN", Some("ployzctl deploy prepare"))
+    );
     assert!(error.message.contains("10.101.0.2 on machine m1 has been used since"), "{error:?}");
 }
