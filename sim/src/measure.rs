@@ -7,7 +7,7 @@ use proto_core::mutant::Mutant;
 use crate::enumerate::{Found, Settings, enumerate};
 use crate::fate::Budget;
 use crate::invariants::Violation;
-use crate::play::play;
+use crate::play::survived;
 use crate::run::{Prepared, Report};
 use crate::scenario;
 use crate::story::{Profile, Story, of_seed};
@@ -220,7 +220,7 @@ pub fn in_stories(row: &StoryRow, most: u64) -> InStories {
     let counts = |found: &Violation| row.looking_for.is_none_or(|n| found.invariant.starts_with(n));
     for seed in 0..most {
         let story = row.story(seed);
-        let report = with_planted(&row.planted, || play(&story, false));
+        let report = with_planted(&row.planted, || survived(&story, false));
         if let Some(violation) = report.violations.into_iter().find(counts) {
             let caught = Some((seed, violation));
             return InStories { caught, stories: seed + 1, took: begun.elapsed() };

@@ -100,10 +100,7 @@ impl Shrinking {
     /// The first invariant that the story breaks, and when in milliseconds.
     fn breaks(&mut self, story: &Story) -> Option<(String, u64)> {
         self.runs += 1;
-        let report = match survived(story, false) {
-            Ok(report) => report,
-            Err(_) => return Some(("panic".to_owned(), u64::MAX)),
-        };
+        let report = survived(story, false);
         let violation = report.violations.first()?;
         Some((violation.invariant.to_owned(), violation.at.as_nanos() / 1_000_000 + 1))
     }

@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use proto_core::time::Time;
 use sim::choice::Choices;
-use sim::play::play;
+use sim::play::{play, survived};
 use sim::story::{Profile, Shape, Story, draw};
 
 fn shape(nodes: usize) -> Shape {
@@ -56,4 +57,21 @@ fn another_seed_is_another_run() {
     let story = draw(&mut Choices::seeded(1), 1, shape(5));
     let other = Story { seed: 2, ..story.clone() };
     assert_ne!(play(&story, false).trace_hash, play(&other, false).trace_hash);
+}
+
+#[test]
+fn where_something_panics_that_is_what_broke_and_what_came_before_it_is_told() {
+    let mut story = draw(&mut Choices::seeded(1), 1, shape(5));
+    let fine = play(&story, true);
+    // Nobody could load such a story: there is no such machine.
+    story.operations.iter_mut().max_by_key(|asked| asked.at).expect("one of them").machine = 99;
+    let report = survived(&story, true);
+    let last = report.violations.last().expect("it panics");
+    assert_eq!(last.invariant, "panic");
+    assert!(last.what.contains("99"), "{last}");
+    assert!(last.at > Time::ZERO && report.events > 100 && report.events < fine.events);
+    let before = report.lines.iter().filter(|line| line.at < last.at.as_nanos() / 1000);
+    let before: Vec<_> = before.map(|line| (line.at, &line.text)).collect();
+    let all = fine.lines.iter().map(|line| (line.at, &line.text));
+    assert!(before.len() > 100 && all.take(before.len()).eq(before));
 }

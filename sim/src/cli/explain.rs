@@ -21,13 +21,7 @@ pub(crate) fn replay(path: &Path, json: bool, plant: &Plant) -> Result<bool, Str
     match saved::load(path)? {
         Saved::Story(story) => {
             let begun = Instant::now();
-            let report = match plant.around(|| survived(&story, true)) {
-                Ok(report) => report,
-                Err(why) => {
-                    super::run::say_panic(&story, &why, json);
-                    return Ok(false);
-                }
-            };
+            let report = plant.around(|| survived(&story, true));
             let took = begun.elapsed().as_secs_f64();
             if json {
                 say!("{}", super::run::to_json(&story, &report, took));
@@ -176,7 +170,7 @@ fn unless_closed(written: std::io::Result<()>) -> Result<(), String> {
 fn told(path: &Path, plant: &Plant) -> Result<Option<Told>, String> {
     match saved::load(path)? {
         Saved::Story(story) => {
-            let report = plant.around(|| survived(&story, true))?;
+            let report = plant.around(|| survived(&story, true));
             let happened = Happened { lines: report.lines, spans: report.spans };
             Ok(Some(Told::of_story(&story, happened, report.violations)))
         }
@@ -204,7 +198,7 @@ pub(crate) fn shrink(
     let Saved::Story(story) = saved::load(path)? else {
         return Err(format!("{} holds no story: enumerations are small already", path.display()));
     };
-    let shrunk = plant.around(|| make_small(&story, within));
+    let shrunk = plant.around(|| super::run::quietly(|| make_small(&story, within)));
     let size = |story: &Story| (story.nodes, story.operations.len(), story.faults.len());
     let (before, now) = (size(&story), size(&shrunk.story));
     if json {

@@ -56,14 +56,7 @@ impl RunArgs {
             saved::save(path, &story)?;
         }
         let begun = Instant::now();
-        let report = match self.plant.around(|| survived(&story, self.trace)) {
-            Ok(report) => report,
-            Err(why) => {
-                say_panic(&story, &why, self.json);
-                shrink_and_save(&story, self.json, &self.plant)?;
-                return Ok(false);
-            }
-        };
+        let report = self.plant.around(|| survived(&story, self.trace));
         let took = begun.elapsed();
         if self.json {
             say!("{}", to_json(&story, &report, took.as_secs_f64()));
@@ -81,23 +74,14 @@ impl RunArgs {
     }
 }
 
-/// A story ended with a panic.
-pub(crate) fn say_panic(story: &Story, why: &str, json: bool) {
-    if json {
-        let (seed, nodes, servers) = (story.seed, story.nodes, story.servers);
-        say!("{}", json!({"seed": seed, "nodes": nodes, "servers": servers, "violations": [why]}));
-    } else {
-        say!("  VIOLATION {why}");
-    }
-}
-
 /// Makes the story of a failure as small as it gets, saves it and says how to see it again.
 pub(crate) fn shrink_and_save(
     story: &Story,
     quiet: bool,
     plant: &Plant,
 ) -> Result<PathBuf, String> {
-    let shrunk = plant.around(|| shrink(story, std::time::Duration::from_secs(60)));
+    let within = std::time::Duration::from_secs(60);
+    let shrunk = plant.around(|| quietly(|| shrink(story, within)));
     let path = saved::path_of_failure(&shrunk.story);
     saved::save(&path, &shrunk.story)?;
     let text = format!(
@@ -114,6 +98,15 @@ pub(crate) fn shrink_and_save(
         say!("{text}")
     }
     Ok(path)
+}
+
+/// Without a word on standard error from each story that panics.
+pub(crate) fn quietly<T>(body: impl FnOnce() -> T) -> T {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = body();
+    std::panic::set_hook(hook);
+    done
 }
 
 pub(crate) fn to_json(story: &Story, report: &Report, seconds: f64) -> serde_json::Value {

@@ -22,7 +22,9 @@ mod operators;
 mod report;
 mod rest;
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use proto_core::api::Submission;
@@ -35,7 +37,7 @@ pub use report::{Outcomes, Report, outcome};
 
 use crate::cluster::{Cluster, Stepped};
 use crate::fate::{Fates, Told};
-use crate::invariants::Invariants;
+use crate::invariants::{Invariants, Violation};
 use crate::scenario::founded;
 use crate::story::{Story, What};
 use crate::trace::Trace;
@@ -47,6 +49,9 @@ const EVENTS_A_SECOND: u64 = 4000;
 
 /// L7.
 const BOUNDED: &str = "L7 effects are bounded";
+
+/// What broke where something panics.
+const PANIC: &str = "panic";
 
 /// Something on the agenda.
 #[derive(Debug, Clone, Copy)]
@@ -100,26 +105,36 @@ struct Play<'s> {
 #[must_use]
 pub fn play(story: &Story, lines: bool) -> Report {
     let mut play = Play::new(story, lines);
-    let began = std::time::Instant::now();
-    play.safety();
-    let story_took = began.elapsed();
-    let converged = play.liveness();
-    play.at_rest(converged);
-    play.without_faults();
+    let story_took = play.through();
     Report { story_took, ..play.finish() }
 }
 
-/// Plays a story; where something panics, that is what broke: the story is not lost with it.
-///
-/// # Errors
-///
-/// What the panic said.
-pub fn survived(story: &Story, lines: bool) -> Result<Report, String> {
-    std::panic::catch_unwind(|| play(story, lines)).map_err(|panic| {
-        let said = panic.downcast_ref::<String>().map(String::as_str);
-        let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-        format!("panic: {}", said.unwrap_or("without a word"))
-    })
+/// Plays a story; where something panics, that is what broke. What happened before is told all the same.
+#[must_use]
+pub fn survived(story: &Story, lines: bool) -> Report {
+    let mut play = Play::new(story, lines);
+    // What a panic leaves half done is only told, never played on.
+    let through = catch_unwind(AssertUnwindSafe(|| play.through()));
+    let story_took = *through.as_ref().unwrap_or(&Duration::ZERO);
+    if let Err(panic) = through {
+        play.violate(PANIC, said(&*panic));
+    }
+    let (at, mut violations) =
+        (play.cluster.world.now, play.cluster.invariants.violations().to_vec());
+    match catch_unwind(AssertUnwindSafe(|| play.finish())) {
+        Ok(report) => Report { story_took, ..report },
+        Err(panic) => {
+            violations.push(Violation { invariant: PANIC, what: said(&*panic), at });
+            Report { story_took, violations, ..Report::default() }
+        }
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<String>().map(String::as_str);
+    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
+    said.unwrap_or("without a word").to_owned()
 }
 
 impl<'s> Play<'s> {
@@ -153,6 +168,17 @@ impl<'s> Play<'s> {
             clients,
             report: Report::default(),
         }
+    }
+
+    /// All of it; how long the story took, without what comes after it.
+    fn through(&mut self) -> Duration {
+        let began = std::time::Instant::now();
+        self.safety();
+        let story_took = began.elapsed();
+        let converged = self.liveness();
+        self.at_rest(converged);
+        self.without_faults();
+        story_took
     }
 
     fn plan(&mut self, after: Duration, todo: Todo) {
