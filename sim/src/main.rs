@@ -94,17 +94,17 @@ fn run(command: Command) -> Result<bool, String> {
         Command::Idle(args) => args.run(),
         Command::Sweep(args) => args.run(),
         Command::Enumerate(args) => args.run(),
-        Command::Replay { file, json, plant } => cli::explain::replay(&file, json, &plant),
+        Command::Replay { file, json, plant } => cli::replay::replay(&file, json, &plant),
         Command::Explain(args) => args.run(),
         Command::Shrink { file, within, json, plant } => {
-            cli::explain::shrink(&file, Duration::from_secs(within), json, &plant)
+            cli::shrink::command(&file, Duration::from_secs(within), json, &plant)
         }
         Command::Mutants(args) => args.run(),
         Command::Scenarios { json } => {
             for scenario in sim::scenario::all().into_iter().chain(sim::scenario::pairs()) {
                 let (name, machines, about) = (scenario.name, scenario.machines, scenario.about);
                 if json {
-                    say!("{}", json!({"name": name, "machines": machines, "about": about}));
+                    say!("{}", json!({"scenario": name, "nodes": machines, "about": about}));
                 } else {
                     say!("{name:26} {machines} machine(s)  {about}");
                 }

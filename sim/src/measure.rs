@@ -7,7 +7,7 @@ use proto_core::mutant::Mutant;
 use crate::enumerate::{Found, Settings, enumerate};
 use crate::fate::Budget;
 use crate::invariants::Violation;
-use crate::play::survived;
+use crate::play::{self, survived};
 use crate::run::{Prepared, Report};
 use crate::scenario;
 use crate::story::{Profile, Story, of_seed};
@@ -44,6 +44,8 @@ pub struct Measured {
 pub struct Caught {
     /// In which scenario.
     pub scenario: &'static str,
+    /// How many machines that has.
+    pub nodes: usize,
     /// How many crashes and faults were needed.
     pub needed: (u32, u32),
     /// What it broke.
@@ -127,8 +129,9 @@ pub fn measure(
             if let Some((invariant, report)) = found.examples.into_iter().next() {
                 let violation = report.violations.iter().find(|v| v.invariant == invariant);
                 let violation = violation.expect("the example of what it broke").clone();
-                let (scenario, needed) = (prepared.scenario.name, (crashes, faults));
-                let caught = Caught { scenario, needed, violation, report };
+                let (scenario, nodes) = (prepared.scenario.name, prepared.scenario.machines);
+                let needed = (crashes, faults);
+                let caught = Caught { scenario, nodes, needed, violation, report };
                 return Measured { caught: Some(caught), schedules, took: begun.elapsed() };
             }
         }
@@ -202,11 +205,24 @@ impl StoryRow {
     }
 }
 
+/// The story that showed a bug.
+#[derive(Debug, Clone)]
+pub struct CaughtInStory {
+    /// The story.
+    pub story: Story,
+    /// What it broke.
+    pub violation: Violation,
+    /// What it came to.
+    pub report: play::Report,
+    /// How long it took.
+    pub took: Duration,
+}
+
 /// How many stories it takes until one shows the bug.
 #[derive(Debug, Clone)]
 pub struct InStories {
-    /// The seed, and what its story broke; `None`: none of them did.
-    pub caught: Option<(u64, Violation)>,
+    /// The story that showed it; `None`: none of them did.
+    pub caught: Option<CaughtInStory>,
     /// How many stories were played.
     pub stories: u64,
     /// How long it took.
@@ -220,9 +236,10 @@ pub fn in_stories(row: &StoryRow, most: u64) -> InStories {
     let counts = |found: &Violation| row.looking_for.is_none_or(|n| found.invariant.starts_with(n));
     for seed in 0..most {
         let story = row.story(seed);
+        let began = std::time::Instant::now();
         let report = with_planted(&row.planted, || survived(&story, false));
-        if let Some(violation) = report.violations.into_iter().find(counts) {
-            let caught = Some((seed, violation));
+        if let Some(violation) = report.violations.iter().find(|found| counts(found)).cloned() {
+            let caught = Some(CaughtInStory { story, violation, report, took: began.elapsed() });
             return InStories { caught, stories: seed + 1, took: begun.elapsed() };
         }
     }

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
-use serde_json::json;
-use sim::enumerate::{Settings, enumerate};
-use sim::fate::Budget;
+use serde_json::{Value, json};
+use sim::enumerate::{Found, Settings, enumerate};
 use sim::run::{Prepared, Report};
 use sim::scenario;
 
+use super::json;
 use super::plant::Plant;
 use super::saved::{self, Schedule};
 
@@ -77,12 +76,12 @@ impl EnumerateArgs {
             "|---|---|---|---|---|---|---|---|---|---|---|---|".to_owned(),
         ];
         for name in names(&self.op) {
-            let Some(prepared) = prepare(&name)? else {
+            let Some(prepared) = prepare(&name, self.json)? else {
                 good = false;
                 continue;
             };
             let settings = Settings {
-                budget: self.budget(),
+                budget: self.schedule(&name, String::new()).budget(),
                 threads: self.threads,
                 within: Duration::from_secs(self.within),
                 stop_at_first: !self.keep_going,
@@ -108,37 +107,16 @@ impl EnumerateArgs {
                 found.broken,
                 found.took.as_secs_f64()
             ));
-            let examples = found.examples.values().map(|report| self.save(&name, report));
-            let examples = examples.collect::<Result<Vec<_>, _>>()?;
+            let saved = found.examples.values().map(|report| self.save(&name, report));
+            let saved: Result<Vec<Saved>, String> = saved.collect();
+            let examples = saved.as_deref().unwrap_or_default();
             if self.json {
-                let object = json!({
-                    "scenario": name, "crashes": self.crashes, "faults": self.faults,
-                    "cancels": self.cancels, "rivals": self.rivals,
-                    "schedules": found.schedules, "ended": found.ended, "met": found.met,
-                    "states": found.states, "violations": found.broken, "cpu_seconds": computed,
-                    "complete": found.complete, "seconds": found.took.as_secs_f64(),
-                    "effects": prepared.effects, "most_effects": found.most_effects,
-                    "ends": found.ends, "examples": examples,
-                });
-                say!("{object}");
+                say!("{}", self.to_json(&prepared, &found, computed, examples));
             } else {
-                say!(
-                    "{name:26} {:>9} schedules ({} made to the end, {} met another)  {:>8.1} s, {computed:.1} of CPU  {} violations{}  ends {:?}, {} effects, at most {}",
-                    found.schedules,
-                    found.ended,
-                    found.met,
-                    found.took.as_secs_f64(),
-                    found.broken,
-                    if found.complete { "" } else { " (not complete)" },
-                    found.ends,
-                    prepared.effects,
-                    found.most_effects,
-                );
-                for example in &examples {
-                    example.violations.iter().for_each(|violation| say!("  {violation}"));
-                    say!("  {}", example.replay);
-                }
+                print(&prepared, &found, computed, examples);
             }
+            // What was broken is said in any case, also where its choices cannot be saved.
+            saved?;
             // After each, as the next may take long.
             if let Some(page) = &self.write {
                 super::write_between(page, &self.mark, &table)?;
@@ -147,45 +125,90 @@ impl EnumerateArgs {
         Ok(good)
     }
 
-    fn budget(&self) -> Budget {
-        let budget = Budget::new(self.crashes, self.faults, &self.later);
-        Budget { cancels: self.cancels, rivals: self.rivals, ..budget }
-    }
-
-    /// Saves a run that broke something.
-    fn save(&self, name: &str, report: &Report) -> Result<Example, String> {
-        let broke = report.violations.first().map_or("nothing", |violation| violation.invariant);
-        let rule = broke.to_lowercase().replace(' ', "-");
-        let path = PathBuf::from(format!("sim-failures/{rule}-{name}.json"));
-        let schedule = Schedule {
+    fn schedule(&self, scenario: &str, choices: String) -> Schedule {
+        Schedule {
             v: saved::SCHEDULE_VERSION,
-            scenario: name.to_owned(),
+            scenario: scenario.to_owned(),
             crashes: self.crashes,
             faults: self.faults,
             cancels: self.cancels,
             rivals: self.rivals,
             later: self.later.clone(),
-            choices: report.schedule(),
-        };
-        saved::save(&path, &schedule)?;
-        Ok(Example {
-            violations: report.violations.iter().map(ToString::to_string).collect(),
-            trace_hash: format!("{:016x}", report.hash),
-            replay: super::replay_of(&path, &Plant::default()),
-            file: path,
+            choices,
+        }
+    }
+
+    /// Saves a run that broke something.
+    fn save(&self, name: &str, report: &Report) -> Result<Saved, String> {
+        let broke = report.violations.first().map_or("nothing", |violation| violation.invariant);
+        let rule = broke.to_lowercase().replace(' ', "-");
+        let file = PathBuf::from(format!("sim-failures/{rule}-{name}.json"));
+        saved::save(&file, &self.schedule(name, report.schedule()))?;
+        Ok(Saved { replay: super::replay_of(&file, &Plant::default()), file })
+    }
+
+    fn to_json(
+        &self,
+        prepared: &Prepared,
+        found: &Found,
+        cpu_seconds: f64,
+        saved: &[Saved],
+    ) -> Value {
+        let violations = found.examples.values().enumerate().flat_map(|(n, report)| {
+            report.violations.iter().map(move |violation| {
+                let mut all = json::violation(violation);
+                all["trace_hash"] = json!(json::hash(report.hash));
+                all["file"] = json!(saved.get(n).map(|saved| &saved.file));
+                all["replay"] = json!(saved.get(n).map(|saved| &saved.replay));
+                all
+            })
+        });
+        json!({
+            "scenario": prepared.scenario.name,
+            "nodes": prepared.scenario.machines,
+            "seconds": found.took.as_secs_f64(),
+            "cpu_seconds": cpu_seconds,
+            "budget": self.schedule(prepared.scenario.name, String::new()).allows(),
+            "schedules": found.schedules,
+            "made_to_the_end": found.ended,
+            "met_another": found.met,
+            "states": found.states,
+            "complete": found.complete,
+            "effects": prepared.effects,
+            "most_effects": found.most_effects,
+            "ends": found.ends,
+            "broken": found.broken,
+            "violations": violations.collect::<Vec<_>>(),
         })
     }
 }
 
 /// A run that broke something.
-#[derive(Debug, Serialize)]
-struct Example {
-    violations: Vec<String>,
-    trace_hash: String,
+struct Saved {
     /// Where its choices are.
     file: PathBuf,
     /// What to type to see it again.
     replay: String,
+}
+
+fn print(prepared: &Prepared, found: &Found, cpu_seconds: f64, saved: &[Saved]) {
+    say!(
+        "{:26} {:>9} schedules ({} made to the end, {} met another)  {:>8.1} s, {cpu_seconds:.1} of CPU  {} violations{}  ends {:?}, {} effects, at most {}",
+        prepared.scenario.name,
+        found.schedules,
+        found.ended,
+        found.met,
+        found.took.as_secs_f64(),
+        found.broken,
+        if found.complete { "" } else { " (not complete)" },
+        found.ends,
+        prepared.effects,
+        found.most_effects,
+    );
+    for (n, report) in found.examples.values().enumerate() {
+        report.violations.iter().for_each(|violation| say!("  VIOLATION {violation}"));
+        saved.get(n).iter().for_each(|saved| say!("  {}", saved.replay));
+    }
 }
 
 fn names(op: &str) -> Vec<String> {
@@ -198,19 +221,25 @@ fn names(op: &str) -> Vec<String> {
     op.split(',').map(str::to_owned).collect()
 }
 
-pub(crate) fn prepare(name: &str) -> Result<Option<Prepared>, String> {
+/// The scenario with what comes before it done; `None`: it breaks something even with nothing going wrong, and that was said.
+pub(crate) fn prepare(name: &str, json: bool) -> Result<Option<Prepared>, String> {
     let Some(scenario) = scenario::by_name(name) else {
         return Err(format!("there is no scenario {name:?}; `ployz-sim scenarios` lists them"));
     };
     let machines = scenario.machines;
     match Prepared::new(scenario) {
         Ok(prepared) => Ok(Some(prepared)),
+        Err(report) if json => {
+            let nothing_wrong = Schedule::nothing_wrong(name);
+            say!("{}", json::of_schedule(&nothing_wrong, machines, &report, None));
+            Ok(None)
+        }
         Err(report) => {
             say!("{name}: with nothing going wrong:");
             for line in &report.trace.lines {
                 say!("{}", line.in_columns(machines));
             }
-            report.violations.iter().for_each(|violation| say!("  {violation}"));
+            report.violations.iter().for_each(|violation| say!("  VIOLATION {violation}"));
             Ok(None)
         }
     }

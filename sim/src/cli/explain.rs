@@ -1,69 +1,20 @@
-//! `replay`, `shrink`, `explain`: what a saved file says, again.
+//! `explain`: a saved file, played again and told to people.
 
 use std::io::{BufWriter, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::Value;
 use sim::choice::{self, Choices};
 use sim::explain::{self, Layout, Nodes, Selection, Told};
+use sim::invariants::Violation;
 use sim::play::survived;
-use sim::shrink::shrink as make_small;
-use sim::story::Story;
 use sim::trace::Happened;
 
+use super::json;
 use super::plant::Plant;
 use super::saved::{self, Saved};
-
-/// Plays a file again with every line of what happens; whether nothing broke.
-pub(crate) fn replay(path: &Path, json: bool, plant: &Plant) -> Result<bool, String> {
-    match saved::load(path)? {
-        Saved::Story(story) => {
-            let begun = Instant::now();
-            let report = plant.around(|| survived(&story, true));
-            let took = begun.elapsed().as_secs_f64();
-            if json {
-                say!("{}", super::run::to_json(&story, &report, took));
-            } else {
-                for line in &report.lines {
-                    say!("{}", line.in_columns(story.nodes));
-                }
-                super::run::print_report(&story, &report, took);
-            }
-            Ok(report.violations.is_empty())
-        }
-        Saved::Schedule(schedule) => {
-            let answers = choice::parse(&schedule.choices)?;
-            let Some(prepared) = super::enumerate::prepare(&schedule.scenario)? else {
-                return Ok(false);
-            };
-            let budget = schedule.budget();
-            let mut choices = Choices::recorded(answers);
-            let report = plant.around(|| prepared.run(&mut choices, budget, true));
-            if json {
-                let violations = report.violations.iter().map(ToString::to_string);
-                let report = json!({
-                    "scenario": schedule.scenario,
-                    "nodes": prepared.scenario.machines,
-                    "ended": report.ended,
-                    "effects": report.effects,
-                    "crashes": report.crashes,
-                    "choices": schedule.choices,
-                    "trace_hash": format!("{:016x}", report.hash),
-                    "violations": violations.collect::<Vec<_>>(),
-                });
-                say!("{report}");
-                return Ok(report["violations"] == json!([]));
-            }
-            for line in &report.trace.lines {
-                say!("{}", line.in_columns(prepared.scenario.machines));
-            }
-            report.violations.iter().for_each(|violation| say!("  VIOLATION {violation}"));
-            Ok(report.violations.is_empty())
-        }
-    }
-}
 
 /// What `explain` is asked for.
 #[derive(Debug, Clone, Args)]
@@ -76,7 +27,8 @@ pub(crate) struct ExplainArgs {
     /// Where the page goes. By default beside the file, ending in .html.
     #[arg(long, requires = "html")]
     out: Option<PathBuf>,
-    /// One JSON object: violations, faults, operations, lines. Times are microseconds, machines count from 0.
+    /// One JSON object: what `run --json` says, planned_faults, spans (what was asked of daemons), lines. Times are microseconds, machines count
+    /// from 0.
     #[arg(long)]
     json: bool,
     /// Only these machines: m1,m4-m6.
@@ -109,7 +61,9 @@ impl ExplainArgs {
         {
             return Err(format!("--from {from} is after --until {until}"));
         }
-        let Some(mut told) = told(&self.file, &self.plant)? else { return Ok(false) };
+        let Some((mut told, run)) = told(&self.file, self.json, &self.plant)? else {
+            return Ok(false);
+        };
         if let Some(last) = self.node.as_ref().and_then(Nodes::last)
             && last > told.nodes
         {
@@ -137,7 +91,7 @@ impl ExplainArgs {
             say!("{}", page.display());
         } else if self.json {
             let mut out = BufWriter::new(&mut stdout);
-            let written = explain::json(&told, &mut out).and_then(|()| out.flush());
+            let written = explain::json(&told, &run, &mut out).and_then(|()| out.flush());
             drop(out);
             unless_closed(written)?;
         } else {
@@ -151,6 +105,10 @@ impl ExplainArgs {
                 effects: self.effects,
             };
             unless_closed(stdout.write_all(explain::text(&told, layout).as_bytes()))?;
+        }
+        if let Value::String(again) = &run["replay"] {
+            // On standard output a page's name stands alone, for scripts.
+            super::aside(self.html || self.json, &format!("  {again}"));
         }
         Ok(told.violations.is_empty())
     }
@@ -166,63 +124,31 @@ fn unless_closed(written: std::io::Result<()>) -> Result<(), String> {
     }
 }
 
-/// What happens when the file is played; `None`: its scenario breaks even with nothing going wrong, and that was said.
-fn told(path: &Path, plant: &Plant) -> Result<Option<Told>, String> {
+/// What happens when the file is played, and the same as JSON without its lines; `None`: its scenario breaks even with nothing going wrong, and
+/// that was said.
+fn told(path: &Path, json: bool, plant: &Plant) -> Result<Option<(Told, Value)>, String> {
+    let again = super::replay_of(path, plant);
+    let again = |violations: &[Violation]| (!violations.is_empty()).then_some(again.as_str());
     match saved::load(path)? {
         Saved::Story(story) => {
+            let began = Instant::now();
             let report = plant.around(|| survived(&story, true));
+            let took = began.elapsed().as_secs_f64();
+            let run = json::of_story(&story, &report, took, again(&report.violations));
             let happened = Happened { lines: report.lines, spans: report.spans };
-            Ok(Some(Told::of_story(&story, happened, report.violations)))
+            Ok(Some((Told::of_story(&story, happened, report.violations), run)))
         }
         Saved::Schedule(schedule) => {
             let answers = choice::parse(&schedule.choices)?;
-            let Some(prepared) = super::enumerate::prepare(&schedule.scenario)? else {
+            let Some(prepared) = super::enumerate::prepare(&schedule.scenario, json)? else {
                 return Ok(None);
             };
-            let budget = schedule.budget();
             let mut choices = Choices::recorded(answers);
-            let report = plant.around(|| prepared.run(&mut choices, budget, true));
+            let report = plant.around(|| prepared.run(&mut choices, schedule.budget(), true));
             let machines = prepared.scenario.machines;
-            Ok(Some(Told::new(schedule.scenario, machines, 1, report.trace, report.violations)))
+            let run = json::of_schedule(&schedule, machines, &report, again(&report.violations));
+            let (title, trace) = (schedule.scenario, report.trace);
+            Ok(Some((Told::new(title, machines, 1, trace, report.violations), run)))
         }
     }
-}
-
-/// Makes a story small, in place.
-pub(crate) fn shrink(
-    path: &Path,
-    within: Duration,
-    json: bool,
-    plant: &Plant,
-) -> Result<bool, String> {
-    let Saved::Story(story) = saved::load(path)? else {
-        return Err(format!("{} holds no story: enumerations are small already", path.display()));
-    };
-    let shrunk = plant.around(|| super::run::quietly(|| make_small(&story, within)));
-    let size = |story: &Story| (story.nodes, story.operations.len(), story.faults.len());
-    let (before, now) = (size(&story), size(&shrunk.story));
-    if json {
-        let named = |(nodes, operations, faults)| json!({"nodes": nodes, "operations": operations, "faults": faults});
-        let now = shrunk.breaks.then(|| named(now));
-        let (breaks, runs) = (shrunk.breaks, shrunk.runs);
-        say!("{}", json!({"breaks": breaks, "before": named(before), "now": now, "runs": runs}));
-    } else if shrunk.breaks {
-        say!(
-            "{} machines, {} operations, {} faults; now {}, {}, {} ({} runs)",
-            before.0,
-            before.1,
-            before.2,
-            now.0,
-            now.1,
-            now.2,
-            shrunk.runs
-        );
-    } else {
-        say!("it breaks nothing, and is left as it is");
-    }
-    if !shrunk.breaks {
-        return Ok(true);
-    }
-    saved::save(path, &shrunk.story)?;
-    Ok(false)
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use sim::play::{Quiet, Report, idle};
 use sim::story::{DEPLOYED_WITHIN, Story, idle as drawn};
 
-use super::{run, write_between};
+use super::{json, run};
 
 /// How large a cluster is left alone, and for how long.
 #[derive(Debug, Clone, Args)]
@@ -39,24 +39,30 @@ impl IdleArgs {
         let story = drawn(self.seed, usize::from(self.nodes), quiet);
         let began = Instant::now();
         let (report, quiet) = idle(&story, DEPLOYED_WITHIN);
-        let took = began.elapsed();
+        let took = began.elapsed().as_secs_f64();
+        let good = report.violations.is_empty();
+        let again = (!good).then(|| self.again());
         if self.json {
-            let mut all = run::to_json(&story, &report, took.as_secs_f64());
+            let mut all = json::of_story(&story, &report, took, again.as_deref());
             all["quiet"] = json!(quiet);
             say!("{all}");
         } else {
-            run::print_report(&story, &report, took.as_secs_f64());
+            run::print_report(&story, &report, took);
             say!("{}", in_words(&story, &report, &quiet));
         }
+        if let Some(again) = again {
+            super::aside(self.json, &format!("  {again}"));
+        }
         if let Some(page) = &self.write {
-            write_between(page, "idle", &[in_words(&story, &report, &quiet)])?;
+            super::write_between(page, "idle", &[in_words(&story, &report, &quiet)])?;
         }
-        if !report.violations.is_empty() {
-            let program = std::env::args().next().unwrap_or_else(|| "ployz-sim".to_owned());
-            let Self { nodes, hours, seed, .. } = self;
-            eprintln!("again: {program} idle --nodes {nodes} --hours {hours} --seed {seed}");
-        }
-        Ok(report.violations.is_empty())
+        Ok(good)
+    }
+
+    /// What to type to see it again. Not `replay` of its story: that asks nothing about the quiet time.
+    fn again(&self) -> String {
+        let Self { nodes, hours, seed, .. } = self;
+        super::again(&format!("idle --nodes {nodes} --hours {hours} --seed {seed}"))
     }
 }
 

@@ -9,10 +9,13 @@ pub(crate) use say;
 pub(crate) mod enumerate;
 pub(crate) mod explain;
 pub(crate) mod idle;
+pub(crate) mod json;
 pub(crate) mod mutants;
 pub(crate) mod plant;
+pub(crate) mod replay;
 pub(crate) mod run;
 pub(crate) mod saved;
+pub(crate) mod shrink;
 pub(crate) mod sweep;
 
 use std::io::{ErrorKind, Write as _};
@@ -28,6 +31,15 @@ pub(crate) fn line(what: std::fmt::Arguments<'_>) {
     }
 }
 
+/// Something beside the result: on standard error where the result is JSON.
+pub(crate) fn aside(json: bool, text: &str) {
+    if json {
+        eprintln!("{text}");
+    } else {
+        say!("{text}");
+    }
+}
+
 /// How many threads, as an argument.
 pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
     let threads = text.parse().ok().filter(|threads| (1..=256).contains(threads));
@@ -40,6 +52,32 @@ pub(crate) const NO_BUGS: &str =
 
 /// The command that shows a saved run again, to be typed where this one was.
 pub(crate) fn replay_of(saved: &Path, plant: &plant::Plant) -> String {
+    again(&format!("replay {}{}", word(&saved.display().to_string()), plant.words()))
+}
+
+/// This program with these arguments, to be typed where it was.
+pub(crate) fn again(arguments: &str) -> String {
     let program = std::env::args().next().unwrap_or_else(|| "ployz-sim".to_owned());
-    format!("{program} replay {}{}", saved.display(), plant.words())
+    format!("{} {arguments}", word(&program))
+}
+
+/// A word as a shell takes it.
+fn word(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_with_a_space_in_its_name_is_one_word() {
+        let again = replay_of(Path::new("a b/it's.json"), &plant::Plant::default());
+        assert!(again.ends_with(r" replay 'a b/it'\''s.json'"), "{again}");
+        assert_eq!(word("sim-failures/s6-seed-3.json"), "sim-failures/s6-seed-3.json");
+    }
 }

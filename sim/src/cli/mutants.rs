@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
-use sim::measure::{InStories, Measured, Row, StoryRow, in_stories, measure, name, rows};
-use sim::measure::{scenarios, story_rows};
-
+use proto_core::mutant::Mutant;
+use serde_json::{Value, json};
+use sim::invariants::Violation;
+use sim::measure::{CaughtInStory, InStories, Measured, Row, StoryRow};
+use sim::measure::{in_stories, measure, name, rows, scenarios, story_rows};
 use sim::story::Story;
 
 use super::plant::Plant;
-use super::saved;
-use super::{around, write_between};
+use super::saved::{self, Schedule};
+use super::{around, json, write_between};
 
 /// What is planted, and where it is looked for.
 #[derive(Debug, Clone, Args)]
@@ -84,7 +85,7 @@ impl MutantsArgs {
             good &= measured.caught.is_some() != row.masked;
             let line = enumerated_line(&row, &measured);
             if self.json {
-                say!("{}", enumerated_json(&row, &measured));
+                say!("{}", self.enumerated_json(&row, &measured));
             } else {
                 say!("{line} {:.1} s", measured.took.as_secs_f64());
                 if let Some(caught) = &measured.caught {
@@ -153,14 +154,44 @@ impl MutantsArgs {
 impl MutantsArgs {
     /// Saves the story that showed the bugs of a row, if that is wanted; how to see it again.
     fn saved(&self, row: &StoryRow, found: &InStories) -> Result<Option<String>, String> {
-        let (Some(folder), Some((seed, violation))) = (&self.save, &found.caught) else {
+        let (Some(folder), Some(caught)) = (&self.save, &found.caught) else {
             return Ok(None);
         };
         let path = folder.join(format!("{}.json", name(&row.planted).replace(" + ", "-and-")));
-        let story = Story { broke: Some(violation.invariant.to_owned()), ..row.story(*seed) };
+        let broke = Some(caught.violation.invariant.to_owned());
+        let story = Story { broke, ..caught.story.clone() };
         saved::save(&path, &story)?;
         Ok(Some(super::replay_of(&path, &Plant::these(&row.planted))))
     }
+
+    fn enumerated_json(&self, row: &Row, measured: &Measured) -> Value {
+        let caught = measured.caught.as_ref().map(|caught| {
+            let schedule = Schedule {
+                crashes: caught.needed.0,
+                faults: caught.needed.1,
+                later: self.later.clone(),
+                choices: caught.report.schedule(),
+                ..Schedule::nothing_wrong(caught.scenario)
+            };
+            let run = json::of_schedule(&schedule, caught.nodes, &caught.report, None);
+            seen_by(run, &caught.violation)
+        });
+        json!({
+            "planted": planted(&row.planted), "remark": row.remark, "masked": row.masked,
+            "schedules": measured.schedules, "seconds": measured.took.as_secs_f64(),
+            "caught": caught,
+        })
+    }
+}
+
+/// The run that showed a bug, with the rule that counts: it may have broken others too.
+fn seen_by(mut run: Value, violation: &Violation) -> Value {
+    run["seen_by"] = json::violation(violation);
+    run
+}
+
+fn planted(bugs: &[Mutant]) -> Vec<String> {
+    bugs.iter().map(|bug| name(&[*bug])).collect()
 }
 
 fn enumerated_line(row: &Row, measured: &Measured) -> String {
@@ -175,39 +206,24 @@ fn enumerated_line(row: &Row, measured: &Measured) -> String {
     format!("| {planted} | {by} | {crashes} | {faults} | {scenario} | {schedules} | {remark} |")
 }
 
-fn enumerated_json(row: &Row, measured: &Measured) -> serde_json::Value {
-    let caught = measured.caught.as_ref().map(|caught| {
-        json!({
-            "invariant": caught.violation.invariant, "what": caught.violation.what,
-            "crashes": caught.needed.0, "faults": caught.needed.1,
-            "scenario": caught.scenario, "choices": caught.report.schedule(),
-        })
-    });
-    json!({
-        "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
-        "remark": row.remark, "masked": row.masked, "caught": caught,
-        "schedules": measured.schedules, "seconds": measured.took.as_secs_f64(),
-    })
-}
-
 fn story_line(row: &StoryRow, found: &InStories) -> String {
     let (name, (from, to)) = (name(&row.planted), row.nodes);
     let head = format!("| {name} | {from}–{to} |");
     match &found.caught {
-        Some((seed, violation)) => {
-            format!("{head} {} | {seed} | {} |", found.stories, violation.invariant)
+        Some(CaughtInStory { story, violation, .. }) => {
+            format!("{head} {} | {} | {} |", found.stories, story.seed, violation.invariant)
         }
         None => format!("{head} none of {} | | |", found.stories),
     }
 }
 
-fn story_json(row: &StoryRow, found: &InStories, replay: Option<&str>) -> serde_json::Value {
-    let caught = found.caught.as_ref().map(|(seed, violation)| {
-        json!({"seed": seed, "invariant": violation.invariant, "what": violation.what})
+fn story_json(row: &StoryRow, found: &InStories, replay: Option<&str>) -> Value {
+    let caught = found.caught.as_ref().map(|caught| {
+        let CaughtInStory { story, violation, report, took } = caught;
+        seen_by(json::of_story(story, report, took.as_secs_f64(), replay), violation)
     });
     json!({
-        "planted": row.planted.iter().map(|m| name(&[*m])).collect::<Vec<_>>(),
-        "nodes": row.nodes, "caught": caught, "stories": found.stories,
-        "seconds": found.took.as_secs_f64(), "replay": replay,
+        "planted": planted(&row.planted), "nodes": row.nodes, "stories": found.stories,
+        "seconds": found.took.as_secs_f64(), "caught": caught,
     })
 }

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::Value;
 use sim::choice::Choices;
 use sim::play::{Report, survived};
-use sim::shrink::shrink;
 use sim::story::{Profile, Shape, Story, draw};
 
 use super::plant::Plant;
-use super::saved;
+use super::shrink::{self, Small};
+use super::{json, saved};
 
 /// What a run is drawn from.
 #[derive(Debug, Clone, Args)]
@@ -55,80 +55,30 @@ impl RunArgs {
         if let Some(path) = &self.save {
             saved::save(path, &story)?;
         }
-        let begun = Instant::now();
-        let report = self.plant.around(|| survived(&story, self.trace));
-        let took = begun.elapsed();
-        if self.json {
-            say!("{}", to_json(&story, &report, took.as_secs_f64()));
-        } else {
+        let began = Instant::now();
+        let report = self.plant.around(|| survived(&story, self.trace && !self.json));
+        let took = began.elapsed().as_secs_f64();
+        if !self.json {
             for line in &report.lines {
                 say!("{}", line.in_columns(story.nodes));
             }
-            print_report(&story, &report, took.as_secs_f64());
+            print_report(&story, &report, took);
         }
-        if report.violations.is_empty() {
-            return Ok(true);
+        let broke = report.violations.first();
+        let small = broke.map(|broke| shrink::failure(&story, broke, &self.plant)).transpose();
+        if self.json {
+            let small = small.as_ref().ok().and_then(Option::as_ref);
+            let replay = small.map(|small| small.replay.as_str());
+            let mut all = json::of_story(&story, &report, took, replay);
+            all["shrunk"] = small.map_or(Value::Null, Small::to_json);
+            say!("{all}");
         }
-        shrink_and_save(&story, self.json, &self.plant)?;
-        Ok(false)
+        // What was broken is said in any case, also where its story cannot be saved.
+        if let Some(small) = small? {
+            super::aside(self.json, &small.in_words());
+        }
+        Ok(broke.is_none())
     }
-}
-
-/// Makes the story of a failure as small as it gets, saves it and says how to see it again.
-pub(crate) fn shrink_and_save(
-    story: &Story,
-    quiet: bool,
-    plant: &Plant,
-) -> Result<PathBuf, String> {
-    let within = std::time::Duration::from_secs(60);
-    let shrunk = plant.around(|| quietly(|| shrink(story, within)));
-    let path = saved::path_of_failure(&shrunk.story);
-    saved::save(&path, &shrunk.story)?;
-    let text = format!(
-        "shrunk to {} machines, {} operations, {} faults in {} runs\n  {}",
-        shrunk.story.nodes,
-        shrunk.story.operations.len(),
-        shrunk.story.faults.len(),
-        shrunk.runs,
-        super::replay_of(&path, plant)
-    );
-    if quiet {
-        eprintln!("{text}")
-    } else {
-        say!("{text}")
-    }
-    Ok(path)
-}
-
-/// Without a word on standard error from each story that panics.
-pub(crate) fn quietly<T>(body: impl FnOnce() -> T) -> T {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
-    let done = body();
-    std::panic::set_hook(hook);
-    done
-}
-
-pub(crate) fn to_json(story: &Story, report: &Report, seconds: f64) -> serde_json::Value {
-    let violations: Vec<_> = report.violations.iter().map(ToString::to_string).collect();
-    json!({
-        "seed": story.seed,
-        "nodes": story.nodes,
-        "servers": story.servers,
-        "simulated_seconds": report.simulated_seconds,
-        "seconds": seconds,
-        "events": report.events,
-        "effects": report.effects,
-        "operations": report.outcomes,
-        "answers": report.answers,
-        "faults": report.faults,
-        "marks": report.marks,
-        "requests": report.requests,
-        "premises": report.premises,
-        "trace_hash": format!("{:016x}", report.trace_hash),
-        "peak_memory_bytes": super::peak_memory(),
-        "violations": violations,
-    })
 }
 
 pub(crate) fn print_report(story: &Story, report: &Report, seconds: f64) {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sim::fate::Budget;
 use sim::story::Story;
 
@@ -34,10 +35,30 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
+    /// The run in which nothing goes wrong.
+    pub(crate) fn nothing_wrong(scenario: &str) -> Self {
+        Self {
+            v: SCHEDULE_VERSION,
+            scenario: scenario.to_owned(),
+            crashes: 0,
+            faults: 0,
+            cancels: 0,
+            rivals: 0,
+            later: Vec::new(),
+            choices: String::new(),
+        }
+    }
+
     /// What it allows.
     pub(crate) fn budget(&self) -> Budget {
         let budget = Budget::new(self.crashes, self.faults, &self.later);
         Budget { cancels: self.cancels, rivals: self.rivals, ..budget }
+    }
+
+    /// What it allows, in words.
+    pub(crate) fn allows(&self) -> serde_json::Value {
+        let Self { crashes, faults, cancels, rivals, later, .. } = self;
+        json!({"crashes": crashes, "faults": faults, "cancels": cancels, "rivals": rivals, "later": later})
     }
 }
 

@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::json;
+use sim::invariants::Violation;
 use sim::marks::Marks;
 use sim::play::{Outcomes, Report, survived};
 use sim::story::{Action, CLASSES, Profile, Story, of_seed};
 
 use super::plant::Plant;
+use super::{json, shrink};
 
 /// Which stories, and how many at once.
 #[derive(Debug, Clone, Args)]
@@ -85,7 +87,7 @@ struct Total {
     requests: (u64, u64),
     answers: Outcomes,
     hash: u64,
-    broken: Vec<(Story, String)>,
+    broken: Vec<(Story, Violation)>,
 }
 
 impl Total {
@@ -110,7 +112,7 @@ impl Total {
         // Independent of the order in which threads come to an end.
         self.hash ^= report.trace_hash.wrapping_mul(story.seed | 1);
         if let Some(violation) = report.violations.first() {
-            self.broken.push((story.clone(), violation.to_string()));
+            self.broken.push((story.clone(), violation.clone()));
         }
     }
 }
@@ -162,21 +164,23 @@ impl SweepArgs {
             super::write_between(page, "sweep", &self.table(&total, seconds))?;
         }
         // One is made small; the others are there as they were played.
-        for (story, what) in total.broken.iter().skip(1) {
-            let rule = what.split("] ").last().unwrap_or(what);
-            let rule = rule.split(": ").next().unwrap_or(rule);
-            let story = Story { broke: Some(rule.to_owned()), ..story.clone() };
-            super::saved::save(&super::saved::path_of_failure(&story), &story)?;
+        for (story, violation) in total.broken.iter().skip(1) {
+            shrink::save(story, violation)?;
         }
-        if let Some((story, _)) = total.broken.first() {
-            super::run::shrink_and_save(story, self.json, &Plant::default())?;
+        if let Some((story, violation)) = total.broken.first() {
+            let small = shrink::failure(story, violation, &Plant::default())?;
+            super::aside(self.json, &small.in_words());
         }
         Ok(total.broken.is_empty() && missing.is_empty())
     }
 
     fn to_json(&self, total: &Total, seconds: f64, missing: &[String]) -> serde_json::Value {
-        let broken =
-            total.broken.iter().map(|(story, what)| json!({"seed": story.seed, "what": what}));
+        let broken = total.broken.iter().map(|(story, violation)| {
+            let mut all = json::violation(violation);
+            all["seed"] = json!(story.seed);
+            all["nodes"] = json!(story.nodes);
+            all
+        });
         json!({
             "seeds": [self.seeds.0, self.seeds.1],
             "nodes": [self.nodes.0, self.nodes.1],
@@ -191,7 +195,8 @@ impl SweepArgs {
             "marks": total.marks,
             "premises": total.premises,
             "requests": {"served": total.requests.0, "failed": total.requests.1},
-            "trace_hash": format!("{:016x}", total.hash),
+            "trace_hash": json::hash(total.hash),
+            "peak_memory_bytes": super::peak_memory(),
             "not_thorough": missing,
             "violations": broken.collect::<Vec<_>>(),
         })

@@ -6,6 +6,7 @@ mod select;
 mod text;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::invariants::Violation;
 use crate::story::{Story, What};
@@ -106,42 +107,28 @@ impl Told {
     }
 }
 
-/// One object: `title`, `nodes`, `servers`, `end`, `violations`, `faults`, `operations`, `lines`. Times are microseconds of the
+/// One object: what `run` says of the run, and beside it `title`, `end`, `planned_faults`, `spans`, `lines`. Times are microseconds of the
 /// simulation, machines count from 0.
 ///
 /// # Errors
 /// `out` cannot be written.
-pub fn json(told: &Told, out: &mut impl std::io::Write) -> std::io::Result<()> {
-    #[derive(Serialize)]
-    struct Broken<'a> {
-        at: u64,
-        invariant: &'a str,
-        what: &'a str,
-    }
+pub fn json(told: &Told, run: &Value, out: &mut impl std::io::Write) -> std::io::Result<()> {
     #[derive(Serialize)]
     struct Object<'a> {
+        #[serde(flatten)]
+        run: &'a Value,
         title: &'a str,
-        nodes: usize,
-        servers: usize,
         end: u64,
-        violations: Vec<Broken<'a>>,
-        faults: &'a [Planned],
-        operations: &'a [Span],
+        planned_faults: &'a [Planned],
+        spans: &'a [Span],
         lines: &'a [Line],
     }
-    let broken = told.violations.iter().map(|violation| Broken {
-        at: violation.at.as_nanos() / 1000,
-        invariant: violation.invariant,
-        what: &violation.what,
-    });
     let object = Object {
+        run,
         title: &told.title,
-        nodes: told.nodes,
-        servers: told.servers,
         end: told.end,
-        violations: broken.collect(),
-        faults: &told.faults,
-        operations: &told.spans,
+        planned_faults: &told.faults,
+        spans: &told.spans,
         lines: &told.lines,
     };
     serde_json::to_writer(&mut *out, &object)?;

@@ -164,6 +164,8 @@ impl<'a> Course<'a> {
         Report {
             violations: cluster.invariants.violations().to_vec(),
             ended,
+            simulated_seconds: cluster.world.now.as_nanos() / 1_000_000_000,
+            events: cluster.events,
             effects: cluster.effects,
             crashes: cluster.crashes,
             hash: cluster.trace.hash(),

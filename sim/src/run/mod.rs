@@ -60,6 +60,10 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// How the operation ended, as the client was told at last.
     pub ended: &'static str,
+    /// How long it was, on the simulated clock, in seconds.
+    pub simulated_seconds: u64,
+    /// How many events there were.
+    pub events: u64,
     /// How many effects there were.
     pub effects: u64,
     /// How many daemons died or stood still.
