@@ -86,6 +86,7 @@ sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --rivals 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --cancels 1
 	$(CARGO) run --release --locked -p sim --features mutants --bin ployz-sim -- mutants --stories 1000
+	$(CARGO) test --release --locked -p sim --features mutants --test commands
 	@echo "sim: seeds from $(SEED) on"
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds $(SEED)..$$(($(SEED) + 1000000)) --for $(FOR)
 

@@ -218,4 +218,25 @@ mod broken {
         assert_eq!((rows.len(), code), (1, 0));
         has(&rows[0]["caught"], &OF_A_SCHEDULE, &["seen_by"]);
     }
+
+    #[test]
+    fn what_an_enumeration_broke_is_seen_again() {
+        let folder = Folder::new("enumerate");
+        let (object, code) =
+            folder.object("enumerate --op first --threads 1 --plant no_fence --json");
+        assert_eq!((code, &object["broken"]), (1, &json!(1)));
+        let broke = &object["violations"][0];
+        has(broke, &["at", "invariant", "what", "trace_hash", "file", "replay"], &[]);
+        typed_again(&folder, &broke["invariant"], &broke["replay"]);
+    }
+
+    #[test]
+    fn a_quiet_time_that_breaks_something_is_seen_again_by_the_same_command() {
+        let folder = Folder::new("idle");
+        let idle = "idle --nodes 2 --hours 1 --seed 1 --plant step_not_idempotent";
+        let (object, code) = folder.object(&format!("{idle} --json"));
+        assert_eq!(code, 1);
+        assert!(object["replay"].as_str().expect("a command").ends_with(idle));
+        typed_again(&folder, &object["violations"][0]["invariant"], &object["replay"]);
+    }
 }

@@ -58,6 +58,8 @@ pub(crate) struct EnumerateArgs {
     /// The name of the marks.
     #[arg(long, default_value = "enumerations")]
     mark: String,
+    #[command(flatten)]
+    plant: Plant,
 }
 
 fn parse_budget() -> impl clap::builder::TypedValueParser<Value = u32> {
@@ -86,7 +88,7 @@ impl EnumerateArgs {
                 within: Duration::from_secs(self.within),
                 stop_at_first: !self.keep_going,
                 merge: !self.each,
-                planted: Vec::new(),
+                planted: self.plant.bugs(),
                 looking_for: None,
             };
             let before = super::cpu_seconds();
@@ -144,7 +146,7 @@ impl EnumerateArgs {
         let rule = broke.to_lowercase().replace(' ', "-");
         let file = PathBuf::from(format!("sim-failures/{rule}-{name}.json"));
         saved::save(&file, &self.schedule(name, report.schedule()))?;
-        Ok(Saved { replay: super::replay_of(&file, &Plant::default()), file })
+        Ok(Saved { replay: super::replay_of(&file, &self.plant), file })
     }
 
     fn to_json(

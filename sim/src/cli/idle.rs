@@ -8,6 +8,7 @@ use serde_json::json;
 use sim::play::{Quiet, Report, idle};
 use sim::story::{DEPLOYED_WITHIN, Story, idle as drawn};
 
+use super::plant::Plant;
 use super::{json, run};
 
 /// How large a cluster is left alone, and for how long.
@@ -28,6 +29,8 @@ pub(crate) struct IdleArgs {
     /// Writes what it came to between the marks `idle` of this page.
     #[arg(long)]
     write: Option<PathBuf>,
+    #[command(flatten)]
+    plant: Plant,
 }
 
 impl IdleArgs {
@@ -38,7 +41,7 @@ impl IdleArgs {
         let quiet = Duration::from_secs(self.hours * 3600);
         let story = drawn(self.seed, usize::from(self.nodes), quiet);
         let began = Instant::now();
-        let (report, quiet) = idle(&story, DEPLOYED_WITHIN);
+        let (report, quiet) = self.plant.around(|| idle(&story, DEPLOYED_WITHIN));
         let took = began.elapsed().as_secs_f64();
         let good = report.violations.is_empty();
         let again = (!good).then(|| self.again());
@@ -61,8 +64,9 @@ impl IdleArgs {
 
     /// What to type to see it again. Not `replay` of its story: that asks nothing about the quiet time.
     fn again(&self) -> String {
-        let Self { nodes, hours, seed, .. } = self;
-        super::again(&format!("idle --nodes {nodes} --hours {hours} --seed {seed}"))
+        let Self { nodes, hours, seed, plant, .. } = self;
+        let planted = plant.words();
+        super::again(&format!("idle --nodes {nodes} --hours {hours} --seed {seed}{planted}"))
     }
 }
 

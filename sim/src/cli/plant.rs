@@ -17,6 +17,10 @@ impl Plant {
         Self { plant: planted.to_vec() }
     }
 
+    pub(crate) fn bugs(&self) -> Vec<Mutant> {
+        self.plant.clone()
+    }
+
     /// Does it with the bugs planted.
     pub(crate) fn around<T>(&self, body: impl FnOnce() -> T) -> T {
         with_planted(&self.plant, body)

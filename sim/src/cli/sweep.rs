@@ -43,6 +43,8 @@ pub(crate) struct SweepArgs {
     /// Puts the tables of this sweep between the marks of this page.
     #[arg(long)]
     write: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    plant: Plant,
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -138,7 +140,7 @@ impl SweepArgs {
                             return;
                         }
                         let story = of_seed(seed, self.nodes, self.faults);
-                        let report = survived(&story, false);
+                        let report = self.plant.around(|| survived(&story, false));
                         let mut total = total.lock().expect("no thread panics with it");
                         total.add(&story, &report);
                         if total.broken.len() >= 10 {
@@ -168,7 +170,7 @@ impl SweepArgs {
             shrink::save(story, violation)?;
         }
         if let Some((story, violation)) = total.broken.first() {
-            let small = shrink::failure(story, violation, &Plant::default())?;
+            let small = shrink::failure(story, violation, &self.plant)?;
             super::aside(self.json, &small.in_words());
         }
         Ok(total.broken.is_empty() && missing.is_empty())
