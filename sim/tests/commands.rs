@@ -167,6 +167,8 @@ fn a_sweep_and_an_enumeration_call_things_as_a_run_does() {
 /// What broke, seen where bugs are planted: `cargo test -p sim --features mutants`.
 #[cfg(feature = "mutants")]
 mod broken {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// Types what the JSON says, and that breaks the same.
@@ -238,5 +240,26 @@ mod broken {
         assert_eq!(code, 1);
         assert!(object["replay"].as_str().expect("a command").ends_with(idle));
         typed_again(&folder, &object["violations"][0]["invariant"], &object["replay"]);
+    }
+
+    #[test]
+    fn a_sweep_makes_the_first_story_of_each_rule_small_and_says_how_to_see_each_again() {
+        let folder = Folder::new("sweep");
+        let sweep = "sweep --seeds 0..9 --nodes 3..5 --plant no_fence,undo_skipped --json";
+        let (object, code) = folder.object(sweep);
+        assert_eq!(code, 1);
+        let broken = object["violations"].as_array().expect("all of them");
+        let mut rules = BTreeSet::new();
+        for broke in broken {
+            has(
+                broke,
+                &["seed", "nodes", "at", "invariant", "what", "file", "replay", "shrunk"],
+                &[],
+            );
+            let first = rules.insert(broke["invariant"].to_string());
+            assert_eq!(broke["shrunk"].is_object(), first, "{broke}");
+            typed_again(&folder, &broke["invariant"], &broke["replay"]);
+        }
+        assert!(rules.len() > 1 && rules.len() < broken.len(), "{rules:?}");
     }
 }

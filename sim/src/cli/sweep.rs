@@ -1,19 +1,21 @@
 //! `sweep`: many stories, one a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use sim::invariants::Violation;
 use sim::marks::Marks;
 use sim::play::{Outcomes, Report, survived};
 use sim::story::{Action, CLASSES, Profile, Story, of_seed};
 
+use super::json;
 use super::plant::Plant;
-use super::{json, shrink};
+use super::shrink::{self, Small};
 
 /// Which stories, and how many at once.
 #[derive(Debug, Clone, Args)]
@@ -42,7 +44,7 @@ pub(crate) struct SweepArgs {
     json: bool,
     /// Puts the tables of this sweep between the marks of this page.
     #[arg(long)]
-    write: Option<std::path::PathBuf>,
+    write: Option<PathBuf>,
     #[command(flatten)]
     plant: Plant,
 }
@@ -150,37 +152,64 @@ impl SweepArgs {
                 });
             }
         });
-        let total = total.into_inner().expect("every thread has ended");
+        let mut total = total.into_inner().expect("every thread has ended");
+        // Not in the order in which threads came to an end.
+        total.broken.sort_by_key(|(story, _)| story.seed);
         let seconds = begun.elapsed().as_secs_f64();
         if total.stories == 0 {
             return Err("there was no time for a single story".to_owned());
         }
         let missing = if self.thorough { missing(&total) } else { Vec::new() };
-        if self.json {
-            say!("{}", self.to_json(&total, seconds, &missing));
-        } else {
-            self.print(&total, seconds);
+        let good = total.broken.is_empty() && missing.is_empty();
+        if !self.json {
+            self.table(&total, seconds).iter().for_each(|line| say!("{line}"));
             missing.iter().for_each(|line| say!("  NOT THOROUGH {line}"));
+        }
+        let kept = self.keep(&total.broken);
+        if self.json {
+            let kept = kept.as_deref().unwrap_or_default();
+            say!("{}", self.to_json(&total, seconds, &missing, kept));
         }
         if let Some(page) = &self.write {
             super::write_between(page, "sweep", &self.table(&total, seconds))?;
         }
-        // One is made small; the others are there as they were played.
-        for (story, violation) in total.broken.iter().skip(1) {
-            shrink::save(story, violation)?;
-        }
-        if let Some((story, violation)) = total.broken.first() {
-            let small = shrink::failure(story, violation, &self.plant)?;
-            super::aside(self.json, &small.in_words());
-        }
-        Ok(total.broken.is_empty() && missing.is_empty())
+        kept?;
+        Ok(good)
     }
 
-    fn to_json(&self, total: &Total, seconds: f64, missing: &[String]) -> serde_json::Value {
-        let broken = total.broken.iter().map(|(story, violation)| {
+    /// Saves every story that broke something, makes the first one of each rule small, and says how to see each of them again.
+    fn keep(&self, broken: &[(Story, Violation)]) -> Result<Vec<Kept>, String> {
+        for (story, violation) in broken {
+            super::aside(self.json, &format!("  seed {}: {violation}", story.seed));
+        }
+        // First all of them as they were played: to make one small may take long, and may be ended.
+        let files = broken.iter().map(|(story, violation)| shrink::save(story, violation));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        let (mut rules, mut kept) = (BTreeSet::new(), Vec::new());
+        for ((story, violation), file) in broken.iter().zip(files) {
+            let small = rules.insert(violation.invariant);
+            let small = small.then(|| shrink::failure(story, violation, &self.plant));
+            let small = small.transpose()?;
+            let replay = super::replay_of(&file, &self.plant);
+            let how = small
+                .as_ref()
+                .map_or_else(|| format!("as it was played\n  {replay}"), Small::in_words);
+            super::aside(self.json, &format!("  seed {}: {how}", story.seed));
+            kept.push(Kept { file, replay, small });
+        }
+        Ok(kept)
+    }
+
+    fn to_json(&self, total: &Total, seconds: f64, missing: &[String], kept: &[Kept]) -> Value {
+        let broken = total.broken.iter().enumerate().map(|(n, (story, violation))| {
             let mut all = json::violation(violation);
             all["seed"] = json!(story.seed);
             all["nodes"] = json!(story.nodes);
+            let kept = kept.get(n);
+            all["file"] = json!(kept.map(|kept| &kept.file));
+            all["replay"] = json!(kept.map(|kept| &kept.replay));
+            let small = kept.and_then(|kept| kept.small.as_ref());
+            all["shrunk"] = small.map_or(Value::Null, Small::to_json);
             all
         });
         json!({
@@ -202,15 +231,6 @@ impl SweepArgs {
             "not_thorough": missing,
             "violations": broken.collect::<Vec<_>>(),
         })
-    }
-
-    fn print(&self, total: &Total, seconds: f64) {
-        for line in self.table(total, seconds) {
-            say!("{line}");
-        }
-        for (story, what) in &total.broken {
-            say!("  seed {}: {what}", story.seed);
-        }
     }
 
     fn table(&self, total: &Total, seconds: f64) -> Vec<String> {
@@ -266,6 +286,14 @@ impl SweepArgs {
         }
         lines
     }
+}
+
+/// A story that broke something, saved.
+struct Kept {
+    file: PathBuf,
+    replay: String,
+    /// If it is the first of its rule.
+    small: Option<Small>,
 }
 
 /// A table of kinds and outcomes.
