@@ -87,6 +87,10 @@ impl Folder {
     fn write(&self, name: &str, text: &str) {
         std::fs::write(self.0.join(name), text).expect("it can be written");
     }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.0.join(name)).expect("it can be read")
+    }
 }
 
 /// It has these fields, and those of its own.
@@ -164,6 +168,18 @@ fn a_sweep_and_an_enumeration_call_things_as_a_run_does() {
     assert!(all.iter().all(|one| one["scenario"].is_string() && one["nodes"].is_u64()));
 }
 
+#[test]
+fn a_sweep_that_is_not_thorough_leaves_the_page_as_it_was() {
+    let folder = Folder::new("page");
+    folder.write("page.md", "<!-- sweep -->\nas it was\n<!-- /sweep -->\n");
+    let out = folder.run("sweep --seeds 0..2 --nodes 3..4 --thorough --write page.md");
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(folder.read("page.md"), "<!-- sweep -->\nas it was\n<!-- /sweep -->\n");
+    assert!(String::from_utf8_lossy(&out.stderr).contains("page.md is left as it was"));
+    assert!(folder.run("sweep --seeds 0..2 --nodes 3..4 --write page.md").status.success());
+    assert!(folder.read("page.md").contains("Seeds 0..2: 2 stories"));
+}
+
 /// What broke, seen where bugs are planted: `cargo test -p sim --features mutants`.
 #[cfg(feature = "mutants")]
 mod broken {
@@ -208,17 +224,24 @@ mod broken {
     }
 
     #[test]
-    fn the_story_that_shows_a_planted_bug_says_what_a_run_says() {
-        let folder = Folder::new("mutants");
-        let (rows, code) =
-            folder.lines("mutants --stories 1 --only no_fence --save planted --json");
-        assert_eq!((rows.len(), code), (1, 0));
-        let caught = &rows[0]["caught"];
-        has(caught, &OF_A_STORY, &["seen_by"]);
-        typed_again(&folder, &caught["seen_by"]["invariant"], &caught["replay"]);
-        let (rows, code) = folder.lines("mutants --only no_fence --json");
-        assert_eq!((rows.len(), code), (1, 0));
-        has(&rows[0]["caught"], &OF_A_SCHEDULE, &["seen_by"]);
+    fn a_sweep_makes_the_first_story_of_each_rule_small_and_says_how_to_see_each_again() {
+        let folder = Folder::new("sweep");
+        let sweep = "sweep --seeds 0..9 --nodes 3..5 --plant no_fence,undo_skipped --json";
+        let (object, code) = folder.object(sweep);
+        assert_eq!(code, 1);
+        let broken = object["violations"].as_array().expect("all of them");
+        let mut rules = BTreeSet::new();
+        for broke in broken {
+            has(
+                broke,
+                &["seed", "nodes", "at", "invariant", "what", "file", "replay", "shrunk"],
+                &[],
+            );
+            let first = rules.insert(broke["invariant"].to_string());
+            assert_eq!(broke["shrunk"].is_object(), first, "{broke}");
+            typed_again(&folder, &broke["invariant"], &broke["replay"]);
+        }
+        assert!(rules.len() > 1 && rules.len() < broken.len(), "{rules:?}");
     }
 
     #[test]
@@ -243,23 +266,35 @@ mod broken {
     }
 
     #[test]
-    fn a_sweep_makes_the_first_story_of_each_rule_small_and_says_how_to_see_each_again() {
-        let folder = Folder::new("sweep");
-        let sweep = "sweep --seeds 0..9 --nodes 3..5 --plant no_fence,undo_skipped --json";
-        let (object, code) = folder.object(sweep);
-        assert_eq!(code, 1);
-        let broken = object["violations"].as_array().expect("all of them");
-        let mut rules = BTreeSet::new();
-        for broke in broken {
-            has(
-                broke,
-                &["seed", "nodes", "at", "invariant", "what", "file", "replay", "shrunk"],
-                &[],
-            );
-            let first = rules.insert(broke["invariant"].to_string());
-            assert_eq!(broke["shrunk"].is_object(), first, "{broke}");
-            typed_again(&folder, &broke["invariant"], &broke["replay"]);
+    fn the_story_that_shows_a_planted_bug_says_what_a_run_says() {
+        let folder = Folder::new("mutants");
+        let (rows, code) =
+            folder.lines("mutants --stories 1 --only no_fence --save planted --json");
+        assert_eq!((rows.len(), code), (1, 0));
+        let caught = &rows[0]["caught"];
+        has(caught, &OF_A_STORY, &["seen_by"]);
+        typed_again(&folder, &caught["seen_by"]["invariant"], &caught["replay"]);
+        let (rows, code) = folder.lines("mutants --only no_fence --json");
+        assert_eq!((rows.len(), code), (1, 0));
+        has(&rows[0]["caught"], &OF_A_SCHEDULE, &["seen_by"]);
+    }
+
+    #[test]
+    fn no_table_of_a_run_that_broke_something_replaces_a_good_one() {
+        let folder = Folder::new("pages");
+        let planted = "--plant step_not_idempotent";
+        for (mark, command) in [
+            ("sweep", format!("sweep --seeds 0..1 --nodes 3..4 {planted}")),
+            ("enumerations", format!("enumerate --op stop,first {planted}")),
+            ("idle", format!("idle --nodes 2 {planted}")),
+            ("mutants-in-stories", "mutants --stories 1 --only head_without_cas".to_owned()),
+        ] {
+            let page = format!("<!-- {mark} -->\nas it was\n<!-- /{mark} -->\n");
+            folder.write("page.md", &page);
+            let out = folder.run(&format!("{command} --write page.md"));
+            assert_eq!(out.status.code(), Some(1), "{command}");
+            assert_eq!(folder.read("page.md"), page, "{command}");
+            assert!(String::from_utf8_lossy(&out.stderr).contains("page.md is left as it was"));
         }
-        assert!(rules.len() > 1 && rules.len() < broken.len(), "{rules:?}");
     }
 }

@@ -52,7 +52,7 @@ pub(crate) struct EnumerateArgs {
     /// One JSON object a scenario.
     #[arg(long)]
     json: bool,
-    /// Writes a table between the marks of this page.
+    /// Writes a table between the marks of this page, unless something broke or not every run was made.
     #[arg(long)]
     write: Option<PathBuf>,
     /// The name of the marks.
@@ -119,10 +119,10 @@ impl EnumerateArgs {
             }
             // What was broken is said in any case, also where its choices cannot be saved.
             saved?;
-            // After each, as the next may take long.
-            if let Some(page) = &self.write {
-                super::write_between(page, &self.mark, &table)?;
-            }
+        }
+        // Not after each scenario: half a table is no better than the one that is there.
+        if let Some(page) = &self.write {
+            super::write_if(good, page, &self.mark, &table)?;
         }
         Ok(good)
     }

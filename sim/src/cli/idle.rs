@@ -26,7 +26,7 @@ pub(crate) struct IdleArgs {
     /// One JSON object.
     #[arg(long)]
     json: bool,
-    /// Writes what it came to between the marks `idle` of this page.
+    /// Writes what it came to between the marks `idle` of this page, unless something broke.
     #[arg(long)]
     write: Option<PathBuf>,
     #[command(flatten)]
@@ -57,7 +57,7 @@ impl IdleArgs {
             super::aside(self.json, &format!("  {again}"));
         }
         if let Some(page) = &self.write {
-            super::write_between(page, "idle", &[in_words(&story, &report, &quiet)])?;
+            super::write_if(good, page, "idle", &[in_words(&story, &report, &quiet)])?;
         }
         Ok(good)
     }

@@ -21,7 +21,8 @@ pub(crate) mod sweep;
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
-pub(crate) use sim::figures::{around, cpu_seconds, peak_memory, write_between};
+use sim::figures::write_between;
+pub(crate) use sim::figures::{around, cpu_seconds, peak_memory};
 
 pub(crate) fn line(what: std::fmt::Arguments<'_>) {
     if let Err(error) = writeln!(std::io::stdout().lock(), "{what}")
@@ -29,6 +30,23 @@ pub(crate) fn line(what: std::fmt::Arguments<'_>) {
     {
         eprintln!("ployz-sim: the output cannot be written: {error}");
     }
+}
+
+/// Puts what was measured between the marks of a page. Where something was wrong the page stays as it is: what it says held once.
+pub(crate) fn write_if(
+    good: bool,
+    page: &Path,
+    mark: &str,
+    lines: &[String],
+) -> Result<(), String> {
+    if good {
+        return write_between(page, mark, lines);
+    }
+    eprintln!(
+        "ployz-sim: {} is left as it was: figures go there only when all went well",
+        page.display()
+    );
+    Ok(())
 }
 
 /// Something beside the result: on standard error where the result is JSON.

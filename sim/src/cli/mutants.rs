@@ -15,7 +15,7 @@ use sim::story::Story;
 
 use super::plant::Plant;
 use super::saved::{self, Schedule};
-use super::{around, json, write_between};
+use super::{around, json, write_if};
 
 /// What is planted, and where it is looked for.
 #[derive(Debug, Clone, Args)]
@@ -41,7 +41,7 @@ pub(crate) struct MutantsArgs {
     /// One JSON object a row.
     #[arg(long)]
     json: bool,
-    /// Writes the table between the marks of this page.
+    /// Writes the table between the marks of this page, unless a bug was not seen.
     #[arg(long)]
     write: Option<PathBuf>,
 }
@@ -95,7 +95,7 @@ impl MutantsArgs {
             table.push(line);
         }
         if let Some(page) = &self.write {
-            write_between(page, "mutants", &table)?;
+            write_if(good, page, "mutants", &table)?;
         }
         Ok(good)
     }
@@ -145,7 +145,7 @@ impl MutantsArgs {
                 "|---|---|---|---|---|".to_owned(),
             ];
             table.extend(lines.into_iter().map(|(line, _)| line));
-            write_between(page, "mutants-in-stories", &table)?;
+            write_if(good, page, "mutants-in-stories", &table)?;
         }
         Ok(good)
     }

@@ -42,7 +42,7 @@ pub(crate) struct SweepArgs {
     /// One JSON object.
     #[arg(long)]
     json: bool,
-    /// Puts the tables of this sweep between the marks of this page.
+    /// Puts the tables of this sweep between the marks of this page, unless something broke or it was not thorough.
     #[arg(long)]
     write: Option<PathBuf>,
     #[command(flatten)]
@@ -171,7 +171,7 @@ impl SweepArgs {
             say!("{}", self.to_json(&total, seconds, &missing, kept));
         }
         if let Some(page) = &self.write {
-            super::write_between(page, "sweep", &self.table(&total, seconds))?;
+            super::write_if(good, page, "sweep", &self.table(&total, seconds))?;
         }
         kept?;
         Ok(good)
