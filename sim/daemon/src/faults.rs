@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use sim::cluster::RESTART_AFTER;
+use sim::invariants::rest;
 use sim::story::{Story, What};
 use sim::world::network::LinkFault;
 
-use crate::play::{Play, Tier, Todo};
+use crate::play::{Play, Struck, Tier, Todo};
 use crate::store;
 
 /// A link fault under way.
@@ -38,7 +39,7 @@ impl Play<'_> {
         let fault = &self.story.faults[number];
         self.faults += 1;
         match &fault.what {
-            What::DaemonCrash { machine } => return self.crash(*machine),
+            What::DaemonCrash { machine } => return self.crash(number, *machine),
             What::InstanceExit { machine, nth } => {
                 let mut state = self.shared.lock();
                 let there = &state.world.runtimes[*machine];
@@ -53,6 +54,9 @@ impl Play<'_> {
                 self.cuts.insert(number, Cut::Held(*machine));
             }
             What::Partition { groups } => {
+                let with_store = groups.first();
+                let cut_off = (0..).zip(groups).filter(|(_, group)| Some(*group) != with_store);
+                self.strike(number, cut_off.map(|(machine, _)| machine));
                 self.cuts.insert(number, Cut::Groups(groups.clone()));
             }
             What::OneWay { from, to } => {
@@ -74,12 +78,26 @@ impl Play<'_> {
         self.links_changed();
     }
 
+    /// Notes what a fault strikes, of these machines.
+    fn strike(&mut self, number: usize, machines: impl Iterator<Item = usize>) {
+        let state = self.shared.lock();
+        let world = &state.world;
+        let runs = |machine: &usize| {
+            world.runtimes[*machine].instances().values().any(|there| there.runs(world.now))
+        };
+        let machines = machines.filter(runs).collect();
+        let struck = Struck { machines, under_way: rest::unfinished(world).len() };
+        drop(state);
+        self.struck.insert(number, struck);
+    }
+
     /// The daemon dies, and is started again by whoever watches it.
-    fn crash(&mut self, machine: usize) {
+    fn crash(&mut self, number: usize, machine: usize) {
         let name = self.names[machine].clone();
         if !self.stage.crash(machine, &name) {
             return;
         }
+        self.strike(number, std::iter::once(machine));
         self.crashes += 1;
         let mut state = self.shared.lock();
         state.boots[machine] += 1;

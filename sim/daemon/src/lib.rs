@@ -27,4 +27,4 @@ mod stage;
 mod store;
 mod wire;
 
-pub use play::{Config, Error, Report, Tier, play};
+pub use play::{Config, Error, Report, Struck, Tier, play};

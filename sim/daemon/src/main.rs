@@ -91,8 +91,9 @@ fn tell(story: &Story, config: Config) -> Result<Report, String> {
         "{} effects, {} daemons died, {} faults, hash {:016x}",
         report.effects, report.crashes, report.faults, report.hash
     );
-    for (asked, ended) in story.operations.iter().zip(&report.ended) {
-        println!("{} on machine {}: {ended}", asked.action.kind(), asked.machine + 1);
+    for (n, asked) in story.operations.iter().enumerate() {
+        let (ended, at) = (report.ended[n], report.ended_at[n].as_secs_f64());
+        println!("{} on machine {}: {ended} at {at:.1} s", asked.action.kind(), asked.machine + 1);
     }
     for (invariant, states) in &report.premises {
         println!("{states:8} {invariant}");

@@ -71,6 +71,8 @@ pub enum Error {
     NotPlayed(Vec<&'static str>),
     /// It has operations of this kind, which this tier does not have.
     NotAsked(&'static str),
+    /// Its store has so many servers; here it has one.
+    Servers(usize),
     /// A host's program failed.
     Host(Box<dyn std::error::Error>),
 }
@@ -82,6 +84,9 @@ impl std::fmt::Display for Error {
                 write!(f, "this tier has no fault {}", classes.join(", "))
             }
             Self::NotAsked(kind) => write!(f, "the daemon tier's operators do not ask for {kind}"),
+            Self::Servers(servers) => {
+                write!(f, "the daemon tier's store has one server, the story's has {servers}")
+            }
             Self::Host(error) => write!(f, "a host failed: {error}"),
         }
     }
@@ -102,8 +107,12 @@ pub struct Report {
     pub crashes: u32,
     /// How many faults there were, crashes among them.
     pub faults: u32,
+    /// What daemons that died and partitions struck, by the number of the fault.
+    pub struck: BTreeMap<usize, Struck>,
     /// How each operation ended: the last answer that its operator had.
     pub ended: Vec<&'static str>,
+    /// When that was, on the simulated clock.
+    pub ended_at: Vec<Duration>,
     /// What the heads say at the end.
     pub content: Content,
     /// In how many states each invariant's premise was true.
@@ -112,6 +121,15 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Every answer and when it came, every revision of the store and when: the same for the same story and the same build.
     pub hash: u64,
+}
+
+/// What a fault struck, as it was when it began.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Struck {
+    /// Those of its machines that had an instance that ran: the one whose daemon died, or those that a partition cut off from the store.
+    pub machines: Vec<usize>,
+    /// How many operations were recorded and not finished.
+    pub under_way: usize,
 }
 
 /// Something on the agenda.
@@ -134,6 +152,7 @@ pub(crate) enum Todo {
 struct Task {
     tries: u32,
     ended: Option<&'static str>,
+    ended_at: Duration,
     /// What was asked last is the end of somebody else's operation that is in the way.
     clearing: bool,
 }
@@ -150,6 +169,8 @@ pub(crate) struct Play<'s> {
     pub(crate) cuts: BTreeMap<usize, Cut>,
     pub(crate) crashes: u32,
     pub(crate) faults: u32,
+    /// See [`Report::struck`].
+    pub(crate) struck: BTreeMap<usize, Struck>,
     questions: mpsc::UnboundedSender<Question>,
     /// Questions without an answer, and whose they are.
     waiting: BTreeMap<u64, Option<usize>>,
@@ -167,6 +188,9 @@ pub(crate) struct Play<'s> {
 ///
 /// If it asks for what this tier does not have, or a host's program fails. What an invariant says is in the report.
 pub fn play(story: &Story, config: Config) -> Result<Report, Error> {
+    if story.servers != 1 {
+        return Err(Error::Servers(story.servers));
+    }
     let missing = faults::not_played(story, config.tier);
     if !missing.is_empty() {
         return Err(Error::NotPlayed(missing));
@@ -204,6 +228,7 @@ impl<'s> Play<'s> {
             cuts: BTreeMap::new(),
             crashes: 0,
             faults: 0,
+            struck: BTreeMap::new(),
             questions,
             waiting: BTreeMap::new(),
             tasks: story.operations.iter().map(|_| Task::default()).collect(),
@@ -401,6 +426,7 @@ impl<'s> Play<'s> {
 
     fn answered(&mut self, task: usize, answer: &Answer) {
         let clearing = std::mem::take(&mut self.tasks[task].clearing);
+        self.tasks[task].ended_at = self.stage.elapsed();
         let after = match answer {
             Answer::Away => {
                 self.tasks[task].ended.get_or_insert("daemon_away");
@@ -451,7 +477,9 @@ impl<'s> Play<'s> {
             effects: state.effects,
             crashes: self.crashes,
             faults: self.faults,
+            struck: self.struck,
             ended: self.tasks.iter().map(|task| task.ended.unwrap_or("unanswered")).collect(),
+            ended_at: self.tasks.iter().map(|task| task.ended_at).collect(),
             content: rest::content(&state.world),
             premises: state.invariants.premises(),
             violations: state.invariants.violations().to_vec(),

@@ -56,6 +56,17 @@ fn a_story_without_network_faults_ends_the_same_with_paused_time() {
 }
 
 #[test]
+fn a_story_with_more_servers_than_the_tier_has_is_refused() {
+    let (_, mut story) = stories().swap_remove(0);
+    story.servers = 3;
+    for tier in [Tier::Turmoil, Tier::Paused] {
+        let refused = play(&story, Config { tier, ..FINE }).expect_err("it has one server");
+        let why = "the daemon tier's store has one server, the story's has 3";
+        assert_eq!(refused.to_string(), why);
+    }
+}
+
+#[test]
 fn a_story_played_twice_is_the_same() {
     let (name, story) = &stories()[1];
     for tier in [Tier::Turmoil, Tier::Paused] {

@@ -28,6 +28,13 @@ pub struct ServiceContent {
     pub(crate) slots: BTreeMap<u32, (MachineId, Digest)>,
 }
 
+impl ServiceContent {
+    /// The machine of each slot.
+    pub fn machines(&self) -> impl Iterator<Item = &MachineId> {
+        self.slots.values().map(|(machine, _)| machine)
+    }
+}
+
 /// What the heads say, without names and ids.
 pub type Content = BTreeMap<Namespace, BTreeMap<ServiceName, ServiceContent>>;
 
