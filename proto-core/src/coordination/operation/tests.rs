@@ -9,12 +9,14 @@
 //! | `rivals` | two namespaces that are planned at the same time, and want the same room or address |
 //! | `stop` | cancel, shutdown, fences |
 //! | `adopt` | operations that somebody left behind |
+//! | `lives` | how long what is written lives, in whole lives of operations with troubles |
 
 mod adopt;
 mod bench;
 mod commit;
 mod course;
 mod given;
+mod lives;
 mod rivals;
 mod stop;
 
