@@ -94,6 +94,12 @@ pub(super) fn target(request: &OperationRequest, facts: &Facts) -> Result<Target
         }
         OperationRequest::Restart { service: name, .. } => {
             let service = find(&mut services, namespace, name, facts)?;
+            // To say that it is done already would be to say that something runs.
+            if service.spec.placement.replicas == Replicas::Count(0) {
+                let message = format!("{namespace}/{name} has no instances: it is scaled to 0");
+                let next = format!("ployzctl scale {namespace}/{name}=1");
+                return Err(ErrorBody::new("NOTHING_TO_RESTART", message).next(next));
+            }
             (service.renew, service.stopped) = (true, false);
         }
         OperationRequest::Stop { service: name, .. } => {

@@ -265,6 +265,21 @@ fn scale_keeps_the_slots_that_stay() {
 }
 
 #[test]
+fn what_is_scaled_to_0_cannot_be_restarted() {
+    let mut cluster = Cluster::new();
+    cluster.apply(&deploy("app:v1", "rolling"));
+    let (namespace, service) = (Namespace::new("blog").unwrap(), ServiceName::new("web").unwrap());
+    let replicas = [(service.clone(), 0)].into();
+    cluster.apply(&OperationRequest::Scale { namespace: namespace.clone(), replicas });
+    let Planned::Refused(error) = cluster.plan(&OperationRequest::Restart { namespace, service })
+    else {
+        panic!("there is nothing to restart")
+    };
+    let next = Some("ployzctl scale blog/web=1");
+    assert_eq!((&*error.code, error.next.as_deref()), ("NOTHING_TO_RESTART", next));
+}
+
+#[test]
 fn restart_makes_every_instance_anew_each_time() {
     let mut cluster = Cluster::new();
     cluster.apply(&deploy("app:v1", "rolling"));
