@@ -142,7 +142,7 @@ fn commands(plan: &Plan) -> String {
     }
     for body in bodies {
         let operation = plan.operation.clone();
-        let command = Command { v: 1, operation, deadline: Span::from_secs(10), body };
+        let command = Command { v: 1, operation, attempt: 0, deadline: Span::from_secs(10), body };
         text += &serde_json::to_string(&command).expect("commands are plain JSON");
         text.push('\n');
     }

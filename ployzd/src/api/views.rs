@@ -206,7 +206,7 @@ pub(super) async fn ask(
     let body = CommandBody::Observe { namespace, images: Vec::new(), ports: Vec::new() };
     // A listing is no operation; the digest of the question stands for it in the machine's log.
     let operation = OperationId::from_digest(&Digest::of(&body));
-    let command = Command { v: 1, operation, deadline: within, body };
+    let command = Command { v: 1, operation, attempt: 0, deadline: within, body };
     match api.ports.send(machine, &command, within.duration()).await {
         Outcome::Ok(CommandReply::Observed(seen)) => Ok(seen),
         Outcome::Ok(CommandReply::Failed(failure)) => Err(failure.to_string()),

@@ -15,6 +15,9 @@ pub struct Command {
     pub v: u32,
     /// On whose behalf.
     pub operation: OperationId,
+    /// Which try of it: counts from 1. 0: of nothing that is recorded, or the sender is too old to say.
+    #[serde(default)]
+    pub attempt: u32,
     /// How long the sender waits for the answer.
     pub deadline: Span,
     /// What is wanted.
@@ -71,6 +74,9 @@ pub enum CommandReply {
         /// To [`CommandBody::Barrier`]: how far this machine's addresses have been used, if any has.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         used_up_to: Option<u16>,
+        /// To [`CommandBody::Barrier`]: this machine has begun to change something for this try of the operation.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        begun: bool,
     },
     /// The epoch is lower than one that this machine has seen. Nothing was done, and nothing will be.
     Stale {

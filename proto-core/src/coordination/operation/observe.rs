@@ -239,8 +239,13 @@ impl Operation {
                 images: images.clone(),
                 ports: ports.clone(),
             };
-            let command =
-                Command { v: 1, operation: operation.clone(), deadline: OBSERVE_WITHIN, body };
+            let command = Command {
+                v: 1,
+                operation: operation.clone(),
+                attempt: 0,
+                deadline: OBSERVE_WITHIN,
+                body,
+            };
             let effect = EffectKind::Send { to: machine.clone(), command: Box::new(command) };
             self.effects.push_back((Tag::Observe(machine.clone()), effect));
         }
@@ -400,13 +405,19 @@ impl Operation {
             let used = self.used_address(self.recorded_plan(), &self.used_up_to);
             used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used)).or_else(|| self.taken_address())
         };
-        if !adopted
-            && !self.cancelled
+        // Once a machine has begun, this was looked at before, and from the record on others leave the addresses alone.
+        let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
+        if !self.begun
+            && !ends
             && let Some(error) = spoiled()
         {
             self.again = self.may_plan_again();
             let prepared = matches!(self.submission, Submission::ApplyPrepared { .. });
             let error = if prepared { error.next("ployzctl deploy prepare") } else { error };
+            if adopted {
+                // A machine of an older version does not say that it has begun.
+                return self.abort(now, wall, error);
+            }
             return self.never_begun(wall, error);
         }
         let planned = self.recorded_plan().baseline.head;

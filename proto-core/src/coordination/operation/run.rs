@@ -8,7 +8,7 @@ use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, StepStatus};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, StepFailure};
 use crate::coordination::plan::{Action, Plan, Step};
-use crate::coordination::record::Phase;
+use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
 use crate::id::{MachineId, StepId};
 use crate::machine::MachineLifecycle;
@@ -85,6 +85,7 @@ impl Operation {
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
         self.used_up_to.clear();
+        self.begun = false;
         self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
@@ -110,8 +111,9 @@ impl Operation {
     }
 
     fn send(&mut self, tag: Tag, to: MachineId, deadline: Span, body: CommandBody) {
-        let operation = self.record().id.clone();
-        let command = Box::new(Command { v: 1, operation, deadline, body });
+        let OperationRecord { id: operation, attempt, .. } = self.record();
+        let (operation, attempt) = (operation.clone(), *attempt);
+        let command = Box::new(Command { v: 1, operation, attempt, deadline, body });
         self.effects.push_back((tag, EffectKind::Send { to, command }));
     }
 
@@ -124,8 +126,9 @@ impl Operation {
     ) {
         let State::Barrier { waiting, again, .. } = &mut self.state else { return };
         match outcome {
-            Outcome::Ok(CommandReply::Done { used_up_to, .. }) => {
+            Outcome::Ok(CommandReply::Done { used_up_to, begun, .. }) => {
                 waiting.remove(&machine);
+                self.begun |= begun;
                 self.used_up_to.extend(used_up_to.map(|up_to| (machine, up_to)));
             }
             Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),

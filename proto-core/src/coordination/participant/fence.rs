@@ -17,6 +17,21 @@ pub struct FenceFile {
     /// How far this machine's addresses have been used: see [`FenceFile::made`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up_to: Option<u16>,
+    /// For which operation this machine has begun to change something last, in each scope.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<Begun>,
+}
+
+/// A try of an operation for which a machine has begun to change something.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begun {
+    /// The fenced scope.
+    pub scope: Scope,
+    /// The operation.
+    pub operation: OperationId,
+    /// Which try of it.
+    pub attempt: u32,
 }
 
 /// So far behind the last address that was used, it is one of the next round and not of the same plan.
@@ -58,6 +73,13 @@ impl FenceFile {
         if position > last || last - position > SAME_PLAN {
             self.used_up_to = Some(position);
         }
+    }
+
+    /// Remembers that something is changed for this try of an operation.
+    pub fn begin(&mut self, begun: Begun) {
+        self.begun.retain(|before| before.scope != begun.scope);
+        self.begun.push(begun);
+        self.begun.sort();
     }
 
     /// The highest epoch seen of a scope.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::Participant;
-use super::fence::JournalEntry;
+use super::fence::{Begun, JournalEntry};
 use crate::Outcome;
 use crate::coordination::command::{
     Command, CommandBody, CommandReply, MachineObservation, StepFailure,
@@ -37,6 +37,7 @@ pub struct JobId(pub(super) u64);
 pub(super) struct Job {
     pub(super) tokens: Vec<ReplyToken>,
     pub(super) operation: OperationId,
+    pub(super) attempt: u32,
     pub(super) scope: Option<Scope>,
     pub(super) epoch: Epoch,
     pub(super) step: Option<StepId>,
@@ -103,10 +104,11 @@ pub(super) enum Stage {
 
 impl Job {
     pub(super) fn new(token: ReplyToken, command: Command) -> Self {
-        let Command { operation, body, .. } = command;
+        let Command { operation, attempt, body, .. } = command;
         let mut job = Self {
             tokens: vec![token],
             operation,
+            attempt,
             scope: None,
             epoch: Epoch::default(),
             step: None,
@@ -140,6 +142,8 @@ impl Job {
         Self {
             tokens: Vec::new(),
             operation: entry.operation,
+            // What it was of was journalled with it.
+            attempt: 0,
             scope: Some(entry.scope),
             epoch: entry.epoch,
             step: Some(entry.step),
@@ -182,6 +186,12 @@ impl Job {
         })
     }
 
+    /// For which try of its operation it acts.
+    pub(super) fn begun(&self) -> Option<Begun> {
+        let scope = self.scope.clone()?;
+        Some(Begun { scope, operation: self.operation.clone(), attempt: self.attempt })
+    }
+
     /// Takes note of whether its change may still land, now that an effect of it ended like this.
     pub(super) fn learn(&mut self, completion: &Completion) {
         let (Work::Perform { stage, .. }, Completion::Runtime(outcome)) = (&self.work, completion)
@@ -204,7 +214,7 @@ impl Job {
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None, used_up_to: None }
+    CommandReply::Done { note: None, used_up_to: None, begun: false }
 }
 
 fn failed(error: RuntimeError) -> CommandReply {
@@ -225,7 +235,9 @@ impl Participant {
             }
             Work::Barrier => {
                 let used_up_to = self.fence.used_up_to;
-                self.finish(now, id, Some(CommandReply::Done { note: None, used_up_to }));
+                let begun = self.jobs[&id].begun().is_some_and(|it| self.fence.begun.contains(&it));
+                let reply = CommandReply::Done { note: None, used_up_to, begun };
+                self.finish(now, id, Some(reply));
             }
             Work::Settle => unreachable!("a settling is issued when it is made"),
             Work::Perform { action: Action::AwaitReady { .. }, .. }
@@ -288,7 +300,8 @@ impl Participant {
             Completion::Routes(result) => {
                 // Whoever does not answer holds up nothing: the answer says so.
                 let note = result.unwrap_or_else(Some);
-                return self.finish(now, id, Some(CommandReply::Done { note, used_up_to: None }));
+                let reply = CommandReply::Done { note, used_up_to: None, begun: false };
+                return self.finish(now, id, Some(reply));
             }
             Completion::Runtime(outcome) => outcome,
             other => panic!("a job of the participant was answered with {other:?}"),

@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 pub(crate) use fence::place_in_turn;
-pub use fence::{FenceFile, JournalEntry};
+pub use fence::{Begun, FenceFile, JournalEntry};
 pub use job::JobId;
 use job::{Job, Work};
 
@@ -236,6 +236,9 @@ impl Participant {
             && !self.fence.journal.contains(&entry)
         {
             self.fence.journal.push(entry);
+            if let Some(begun) = self.jobs[&id].begun() {
+                self.fence.begin(begun);
+            }
             if let Work::Perform { action: Action::Ensure { spec }, .. } = &self.jobs[&id].work {
                 self.fence.made(spec);
             }

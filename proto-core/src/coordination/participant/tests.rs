@@ -24,7 +24,7 @@ fn routes_are_awaited_for_the_operations_own_namespace() {
         action: Action::AwaitRoutes,
         commit: Some(Revision(7)),
     };
-    let command = Command { v: 1, operation, deadline: Span::from_secs(10), body };
+    let command = Command { v: 1, operation, attempt: 0, deadline: Span::from_secs(10), body };
     participant.command(Time::ZERO, ReplyToken(1), command);
     let Some((owner, _, EffectKind::Persist(_))) = participant.poll_effect() else {
         panic!("the floor is written first")
@@ -64,7 +64,7 @@ fn probes_have_a_pause_between_them_even_if_a_plan_says_none() {
         commit: None,
     };
     let operation = spec.operation.clone();
-    let command = Command { v: 1, operation, deadline: Span::from_secs(10), body };
+    let command = Command { v: 1, operation, attempt: 0, deadline: Span::from_secs(10), body };
     participant.command(Time::ZERO, ReplyToken(1), command);
     let running = ObservedInstance {
         spec,

@@ -224,7 +224,10 @@ impl Bench {
     }
 
     pub(super) fn ok(&mut self, begin: &str) {
-        self.answer(begin, Outcome::Ok(CommandReply::Done { note: None, used_up_to: None }));
+        self.answer(
+            begin,
+            Outcome::Ok(CommandReply::Done { note: None, used_up_to: None, begun: false }),
+        );
     }
 
     pub(super) fn fail(&mut self, begin: &str, failure: StepFailure) {

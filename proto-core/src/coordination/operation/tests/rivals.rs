@@ -171,7 +171,10 @@ fn with_m1_used_up_to(given: Given, submission: Submission, used_up_to: u16) -> 
     let mut bench = given.begin(submission).up_to_take();
     bench.accept(100);
     let used_up_to = Some(used_up_to);
-    bench.answer("barrier m1", Outcome::Ok(CommandReply::Done { note: None, used_up_to }));
+    bench.answer(
+        "barrier m1",
+        Outcome::Ok(CommandReply::Done { note: None, used_up_to, begun: false }),
+    );
     bench.all_ok();
     bench.read();
     bench
@@ -234,4 +237,56 @@ fn a_prepared_plan_whose_address_is_used_while_its_lease_is_taken_ends_before_it
         ("ADDRESS_TAKEN", Some("ployzctl deploy prepare"))
     );
     assert!(error.message.contains("10.101.0.2 on machine m1 has been used since"), "{error:?}");
+}
+
+/// An operation that was recorded and never begun is adopted, and m1 says that it has used the operation's address since. `begun`: for this try.
+fn adopted_with_m1_used(submission: impl Fn(&Bench) -> Submission, begun: bool) -> Bench {
+    let left = recorded(Given::fresh(), 0);
+    let submission = submission(&left);
+    let resumes = matches!(submission, Submission::Resume { .. });
+    let mut given = left.given;
+    given.entries.remove(&key("lease.ns.blog"));
+    let mut bench = given.begin(submission);
+    if resumes {
+        bench.read();
+    }
+    bench.read();
+    bench.accept(300);
+    let reply = CommandReply::Done { note: None, used_up_to: Some(2), begun };
+    bench.answer("barrier m1", Outcome::Ok(reply));
+    bench.all_ok();
+    bench.read();
+    bench
+}
+
+/// Its record landed long after it was written: another namespace had the address, and has given it up again.
+#[test]
+fn one_that_was_never_begun_does_not_begin_with_an_address_that_was_used_since() {
+    let resume = |left: &Bench| Submission::Resume { operation: left.id() };
+    let bench = adopted_with_m1_used(resume, true);
+    assert!(bench.out()[0].starts_with("start-web-0"), "it has begun: {:?}", bench.out());
+
+    let mut bench = adopted_with_m1_used(resume, false);
+    assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN");
+    bench.accept(400);
+    bench.all_ok();
+    bench.accept(500);
+    let OperationResult::Aborted { error, .. } = bench.result() else {
+        panic!("{:?}", bench.result())
+    };
+    assert_eq!(error.code, "ADDRESS_TAKEN");
+}
+
+#[test]
+fn whoever_asks_for_it_again_gets_another_address() {
+    let blog = |_: &Bench| apply(reserving("blog", "app:v2", 0));
+    let mut bench = adopted_with_m1_used(blog, false);
+    bench.given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(2);
+    bench.accept(400);
+    bench.all_ok();
+    bench.said();
+    bench.accept(500);
+    let bench = bench.up_to_take();
+    assert_eq!(addresses(&bench), ["10.101.0.3", "10.101.1.2"]);
+    assert_eq!(record(&bench.batch()).attempt, 2);
 }

@@ -43,7 +43,7 @@ fn spec() -> crate::runtime::InstanceSpec {
 }
 
 fn command(body: CommandBody) -> Command {
-    Command { v: 1, operation: operation(), deadline: Span::from_secs(10), body }
+    Command { v: 1, operation: operation(), attempt: 1, deadline: Span::from_secs(10), body }
 }
 
 fn ensure(revision: u64) -> Command {
@@ -161,11 +161,11 @@ impl Bench {
 
 /// A barrier on a machine whose first instance is there.
 fn acknowledged() -> CommandReply {
-    CommandReply::Done { note: None, used_up_to: Some(2) }
+    CommandReply::Done { note: None, used_up_to: Some(2), begun: true }
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None, used_up_to: None }
+    CommandReply::Done { note: None, used_up_to: None, begun: false }
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_fenced_change_that_was_answered_holds_the_barrier_no_longer_and_goes_no_fur
 #[test]
 fn after_a_restart_what_the_journal_names_is_settled_before_a_barrier_is_acknowledged() {
     let (floors, journal) = (vec![(blog(), epoch(5))], vec![entry(5)]);
-    let mut bench = Bench::new(FenceFile { floors, journal, used_up_to: None });
+    let mut bench = Bench::new(FenceFile { floors, journal, ..FenceFile::default() });
     assert_eq!(bench.out(), ["settle"]);
     bench.command(1, barrier(6));
     bench.command(2, ensure(6));
