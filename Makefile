@@ -80,13 +80,15 @@ bench:
 	$(CARGO) build --release --locked -p ployzd -p ployzctl -p tests --bins
 	$(BUILT)/release/bench $(or $(FIGURE),--write docs/benchmarks.md)
 
-# One crash at every place of every scenario; every planted bug must be seen; then whole stories, drawn from seeds that are new each time.
+# One crash at every place of every scenario; every planted bug must be seen; a thorough sweep; then whole stories, drawn from seeds that
+# are new each time.
 sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op all --crashes 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --rivals 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --cancels 1
 	$(CARGO) run --release --locked -p sim --features mutants --bin ployz-sim -- mutants --stories 1000
-	$(CARGO) test --release --locked -p sim --features mutants --test commands
+	$(CARGO) test --release --locked -p sim --features mutants --lib --test commands
+	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds 0..10000 --thorough
 	@echo "sim: seeds from $(SEED) on"
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds $(SEED)..$$(($(SEED) + 1000000)) --for $(FOR)
 

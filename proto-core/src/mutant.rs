@@ -1,4 +1,4 @@
-//! Bugs that the simulator plants to measure itself. Without the feature `mutants` every switch is the constant `false`.
+//! Bugs that the simulator plants to measure itself: in this crate, and in the models that stand for adapters. Without the feature `mutants` every switch is the constant `false`.
 
 /// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,11 +67,21 @@ pub enum Mutant {
     FirstNameOnly,
     /// What was replaced goes without being drained.
     DrainSkipped,
+    /// An adapter: the fence file is said to be written, and is not there after a restart.
+    FenceFileLost,
+    /// An adapter: a gateway is said to serve what it has not heard of yet.
+    RoutesSaidTooSoon,
+    /// An adapter: a change is said to be settled that may still land.
+    SettlesTooSoon,
+    /// An adapter: the store takes a write that expects an older revision.
+    StaleWriteTaken,
+    /// An adapter: keys of the store outlive their lives.
+    LivesIgnored,
 }
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 32] = [
+    pub const ALL: [(Self, &'static str); 37] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -104,6 +114,11 @@ impl Mutant {
         (Self::RestartsOne, "restarts_one"),
         (Self::FirstNameOnly, "first_name_only"),
         (Self::DrainSkipped, "drain_skipped"),
+        (Self::FenceFileLost, "fence_file_lost"),
+        (Self::RoutesSaidTooSoon, "routes_said_too_soon"),
+        (Self::SettlesTooSoon, "settles_too_soon"),
+        (Self::StaleWriteTaken, "stale_write_taken"),
+        (Self::LivesIgnored, "lives_ignored"),
     ];
 }
 
@@ -128,18 +143,18 @@ mod switches {
     }
 
     /// Whether the bug is planted on this thread.
-    pub(crate) fn on(mutant: Mutant) -> bool {
+    #[must_use]
+    pub fn on(mutant: Mutant) -> bool {
         ON.with_borrow(|on| on.contains(&mutant))
     }
 }
 
 #[cfg(feature = "mutants")]
-pub(crate) use switches::on;
-#[cfg(feature = "mutants")]
-pub use switches::with;
+pub use switches::{on, with};
 
 /// Whether the bug is planted: never in this build.
 #[cfg(not(feature = "mutants"))]
-pub(crate) const fn on(_: Mutant) -> bool {
+#[must_use]
+pub const fn on(_: Mutant) -> bool {
     false
 }

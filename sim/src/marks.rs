@@ -12,7 +12,7 @@ use crate::world::World;
 pub struct Marks(pub BTreeMap<String, u64>);
 
 /// Every mark that a sweep must hit.
-pub const ALL: [&str; 37] = [
+pub const ALL: [&str; 40] = [
     "a leader of the store was elected",
     "the store lost its quorum",
     "a read was answered from an old state",
@@ -49,6 +49,9 @@ pub const ALL: [&str; 37] = [
     "ended with RUNTIME_ERROR",
     "ended with OPERATION_UNFINISHED",
     "ended with ROUTE_CONFLICT",
+    "ended with NO_PLACE",
+    "ended with CAPACITY_TAKEN",
+    "an operation could not go on without a machine, and said so",
     "an operation had committed when its record came back",
 ];
 

@@ -49,6 +49,7 @@ pub fn shrink(story: &Story, within: Duration) -> Shrunk {
             },
         );
         shrinking.without_clients(&mut story);
+        shrinking.with_all_mended(&mut story);
         shrinking.fewer_machines(&mut story);
         shrinking.fewer_servers(&mut story);
         shrinking.shorter(&mut story);
@@ -66,6 +67,7 @@ fn on_machines(story: &Story, nodes: usize) -> Story {
         asked.machine %= nodes;
         asked.then_on %= nodes;
     }
+    story.away = story.away.filter(|away| *away < nodes);
     // A fault of a machine that is gone never begins.
     story.faults.retain(|fault| fault.what.machines().iter().all(|m| *m < nodes));
     let mut story = with_servers(&story, story.servers);
@@ -141,6 +143,11 @@ impl Shrinking {
 
     fn without_clients(&mut self, story: &mut Story) {
         let smaller = Story { request_every: 0, ..story.clone() };
+        self.take(story, smaller);
+    }
+
+    fn with_all_mended(&mut self, story: &mut Story) {
+        let smaller = Story { away: None, ..story.clone() };
         self.take(story, smaller);
     }
 

@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 
+use proto_core::deploy::spec::Strategy;
 use proto_core::time::Time;
 use sim::choice::Choices;
 use sim::play::{play, survived};
-use sim::story::{Profile, Shape, Story, draw};
+use sim::story::{
+    Action, Asked, Fault, Pinned, Profile, Service, Shape, Story, Then, VERSION, What, draw,
+};
 
 fn shape(nodes: usize) -> Shape {
     Shape { nodes, operations: 20, length: 120_000, profile: Profile::Swarm }
@@ -50,6 +53,70 @@ fn a_story_played_twice_is_the_same_and_so_is_one_that_was_saved() {
         assert_eq!(saved, story);
         assert_eq!(play(&saved, false).trace_hash, first.trace_hash, "seed {seed}");
     }
+}
+
+/// A deploy of a service on the first of three machines and of one on the second, and these faults.
+fn small(faults: Vec<Fault>) -> Story {
+    let deploy = |ns: u32| {
+        let on = Some(Pinned::To(ns as usize));
+        let service = Service::new(0, "ready-300-v1".to_owned(), 1, Strategy::Rolling);
+        let action = Action::Deploy { ns, services: vec![Service { pinned: on, ..service }] };
+        let (at, machine, then_on) = (1000, 0, 0);
+        Asked { at, machine, action, cancel_after: None, then: Then::Leave, then_on }
+    };
+    Story {
+        v: VERSION,
+        seed: 1,
+        nodes: 3,
+        servers: 1,
+        length: 60_000,
+        request_every: 0,
+        operations: vec![deploy(0), deploy(1)],
+        faults,
+        away: None,
+        broke: None,
+    }
+}
+
+#[test]
+fn a_fault_has_struck_where_it_came_to_matter() {
+    let fault = |at, what| Fault { at, lasts: 20_000, what };
+    let in_vain = vec![
+        fault(500, What::SlowRuntime { machine: 2, times: 1 }),
+        fault(500, What::FailingRuntime { machine: 2 }),
+        fault(30_000, What::DiskFull { machine: 2 }),
+        fault(500, What::Partition { groups: vec![0, 0, 0] }),
+        fault(30_000, What::SlowRuntime { machine: 0, times: 5 }),
+        fault(30_000, What::InstanceExit { machine: 2, nth: 0 }),
+    ];
+    let report = play(&small(in_vain), false);
+    assert_eq!(report.faults.keys().count(), 0, "{:?}", report.faults);
+    let struck = vec![
+        fault(500, What::SlowRuntime { machine: 0, times: 5 }),
+        fault(30_000, What::Partition { groups: vec![0, 0, 1] }),
+        fault(30_000, What::DaemonCrash { machine: 2 }),
+        // It is down already.
+        fault(30_500, What::DaemonCrash { machine: 2 }),
+        fault(40_000, What::InstanceExit { machine: 1, nth: 0 }),
+    ];
+    let report = play(&small(struck), false);
+    let counted: Vec<_> = report.faults.iter().map(|(class, n)| (*class, *n)).collect();
+    let once = ["daemon_crash", "instance_exit", "partition", "slow_runtime"];
+    assert_eq!(counted, once.map(|class| (class, 1)));
+    assert_eq!(report.struck_open.iter().copied().collect::<Vec<_>>(), ["slow_runtime"]);
+}
+
+#[test]
+fn while_a_machine_is_away_what_needs_it_says_so_and_the_rest_goes_on() {
+    let report = play(&Story { away: Some(1), ..small(Vec::new()) }, true);
+    assert_eq!(report.violations, []);
+    assert_eq!(report.premises["L1 whatever is asked for is answered"], 2);
+    let named = "an operation could not go on without a machine, and said so";
+    assert_eq!(report.marks.0.get(named), Some(&1));
+    let said = |text: &str| report.lines.iter().filter(|line| line.text.contains(text)).count();
+    assert_eq!(said("ends: refused MACHINE_SILENT"), 1, "ns1 is on the machine that is away");
+    // Two deploys, and the restart of ns0.
+    assert_eq!(said("ends: committed"), 3);
 }
 
 #[test]

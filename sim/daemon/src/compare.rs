@@ -190,9 +190,7 @@ fn story(nodes: usize, length: u64) -> Story {
         Asked { at, machine, action, cancel_after: None, then: Then::Resume, then_on }
     };
     let deploy = |image: &str| {
-        let strategy = Strategy::Rolling;
-        let service =
-            Service { s: 0, image: image.to_owned(), replicas: 3, strategy, names: Vec::new() };
+        let service = Service::new(0, image.to_owned(), 3, Strategy::Rolling);
         Action::Deploy { ns: 0, services: vec![service] }
     };
     let crash = What::DaemonCrash { machine: 1 % nodes };
@@ -209,6 +207,7 @@ fn story(nodes: usize, length: u64) -> Story {
             asked(23_000, 1 % nodes, Action::Scale { ns: 0, s: 0, replicas: 2 }),
         ],
         faults: vec![Fault { at: 20_500, lasts: 0, what: crash }],
+        away: None,
         broke: None,
     }
 }

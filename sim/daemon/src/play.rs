@@ -73,6 +73,8 @@ pub enum Error {
     NotAsked(&'static str),
     /// Its store has so many servers; here it has one.
     Servers(usize),
+    /// A machine stays away when everything else is mended; here all are mended at once.
+    Away,
     /// A host's program failed.
     Host(Box<dyn std::error::Error>),
 }
@@ -84,6 +86,7 @@ impl std::fmt::Display for Error {
                 write!(f, "this tier has no fault {}", classes.join(", "))
             }
             Self::NotAsked(kind) => write!(f, "the daemon tier's operators do not ask for {kind}"),
+            Self::Away => f.write_str("in the daemon tier every machine is mended at once"),
             Self::Servers(servers) => {
                 write!(f, "the daemon tier's store has one server, the story's has {servers}")
             }
@@ -188,6 +191,9 @@ pub(crate) struct Play<'s> {
 ///
 /// If it asks for what this tier does not have, or a host's program fails. What an invariant says is in the report.
 pub fn play(story: &Story, config: Config) -> Result<Report, Error> {
+    if story.away.is_some() {
+        return Err(Error::Away);
+    }
     if story.servers != 1 {
         return Err(Error::Servers(story.servers));
     }

@@ -50,13 +50,8 @@ pub(crate) fn run(seed: u64, nodes: usize) -> Result<bool, String> {
 fn story(seed: u64, nodes: usize) -> Story {
     let second = SECOND % nodes;
     let deploy = |at, machine, image: &str| {
-        let service = Service {
-            s: 0,
-            image: image.to_owned(),
-            replicas: INSTANCES as u32,
-            strategy: Strategy::BlueGreen,
-            names: Vec::new(),
-        };
+        let replicas = u32::try_from(INSTANCES).expect("few instances");
+        let service = Service::new(0, image.to_owned(), replicas, Strategy::BlueGreen);
         let action = Action::Deploy { ns: 0, services: vec![service] };
         Asked { at, machine, action, cancel_after: None, then: Then::Resume, then_on: machine }
     };
@@ -95,6 +90,7 @@ fn story(seed: u64, nodes: usize) -> Story {
             // Cut off.
             crash(21_500, with[with.len() - 1]),
         ],
+        away: None,
         broke: None,
     }
 }

@@ -6,6 +6,7 @@ use proto_core::Outcome;
 use proto_core::coordination::command::{BusError, CommandBody};
 use proto_core::daemon::{Completion, Effect, EffectKind, Input, RoutesRequest};
 use proto_core::id::{Epoch, OperationId};
+use proto_core::mutant::{self, Mutant};
 use proto_core::runtime::{RuntimeError, RuntimeRequest};
 use proto_core::store::{Scope, StoreError, StoreReply, StoreRequest};
 
@@ -205,13 +206,15 @@ impl Cluster<'_> {
     fn carry_out(&mut self, machine: usize, effect: Effect, origin: Option<Origin>) {
         match effect.kind {
             EffectKind::Persist(_) if self.machines[machine].ails.disk_full => {
+                self.hits.push(("disk_full", machine));
                 let full = Err("no space left on device".to_owned());
                 self.answer(origin, HOP, Completion::Persist(full));
             }
             EffectKind::Persist(file) => {
-                self.machines[machine].fence = file;
-                let file = &self.machines[machine].fence;
-                self.invariants.see(&Seen::Persisted { machine, file }, &self.world);
+                self.invariants.see(&Seen::Persisted { machine, file: &file }, &self.world);
+                if !mutant::on(Mutant::FenceFileLost) {
+                    self.machines[machine].fence = file;
+                }
                 self.answer(origin, HOP, Completion::Persist(Ok(())));
             }
             EffectKind::Reply { token, reply } => {
@@ -227,6 +230,11 @@ impl Cluster<'_> {
             }
             _ => {
                 if let Some((after, flight)) = self.set_out(machine, effect) {
+                    if self.machines[machine].ails.slow > 1
+                        && matches!(flight, Flight::Runtime { .. })
+                    {
+                        self.hits.push(("slow_runtime", machine));
+                    }
                     self.send_off(flight, origin, after);
                 }
             }
@@ -310,6 +318,7 @@ impl Cluster<'_> {
             }
             Answer::Torn { part, kills } => {
                 self.note(None, Kind::Fault, None, || "a batch is TORN".to_owned());
+                self.hits.push(("torn_batch", at));
                 let last = self.world.kv.last();
                 self.stored(&part, last, operation);
                 self.silence(origin, Completion::Store(Outcome::Unknown));
@@ -338,11 +347,14 @@ impl Cluster<'_> {
         by: Option<&(proto_core::store::Scope, proto_core::id::Epoch)>,
         origin: Option<Origin>,
     ) {
-        if let RuntimeRequest::Settle { instance } = request {
+        if let RuntimeRequest::Settle { instance } = request
+            && !mutant::on(Mutant::SettlesTooSoon)
+        {
             self.settle(machine, &instance.clone());
         }
         let changes = request.mutates().is_some();
         if changes && self.machines[machine].ails.failing {
+            self.hits.push(("failing_runtime", machine));
             let error = RuntimeError::Other { detail: "the model says no".to_owned() };
             return self.answer(origin, HOP, Completion::Runtime(Outcome::Failed(error)));
         }

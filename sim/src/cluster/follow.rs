@@ -7,6 +7,7 @@ use std::time::Duration;
 use proto_core::coordination::OperationRecord;
 use proto_core::daemon::{Completion, RoutesRequest};
 use proto_core::id::{Namespace, OperationId};
+use proto_core::mutant::{self, Mutant};
 use proto_core::routing::Heard;
 use proto_core::store::facts::{Commit, Head};
 use proto_core::store::{Entry, Key, Revision, Write};
@@ -202,9 +203,15 @@ impl Cluster<'_> {
             gateway.misses = true;
             gateway.missed = Some(now);
             let load = gateway.load;
+            if missed {
+                self.hits.push(("follower_gap", machine));
+            }
             self.note(Some(machine), Kind::Fault, None, || "the gateway MISSES a write".to_owned());
             return self.schedule(HEARTBEAT, Event::Follower { machine, load });
         };
+        if !gateway.lag.is_zero() {
+            self.hits.push(("slow_follower", machine));
+        }
         let arrives = (now + after + gateway.lag).max(gateway.last_arrival);
         gateway.last_arrival = arrives;
         let (after, said) = (arrives.since(now), said.clone());
@@ -241,6 +248,9 @@ impl Cluster<'_> {
         origin: Option<Origin>,
     ) {
         match request {
+            RoutesRequest::Applied { .. } if mutant::on(Mutant::RoutesSaidTooSoon) => {
+                self.answer(origin, super::flight::HOP, Completion::Routes(Ok(None)));
+            }
             RoutesRequest::Applied { at_least, .. } => {
                 let waits = WaitsForRoutes { machine, at_least, until, origin };
                 self.waiting_for_routes.push(waits);

@@ -107,10 +107,10 @@ impl Cluster<'_> {
         self.input(machine, Input::Timeout);
     }
 
-    /// The machine loses power and comes back after this time: daemon, gateway, store server and instances with it.
-    pub fn reboot(&mut self, machine: usize, off_for: Duration) {
+    /// The machine loses power and comes back after this time: daemon, gateway, store server and instances with it. Whether it was on.
+    pub fn reboot(&mut self, machine: usize, off_for: Duration) -> bool {
         if self.machines[machine].off {
-            return;
+            return false;
         }
         self.stop(machine, LOSES_POWER);
         self.machines[machine].off = true;
@@ -125,6 +125,7 @@ impl Cluster<'_> {
         });
         self.set_server(machine, false);
         self.schedule(off_for, Event::PowerOn { machine });
+        true
     }
 
     pub(super) fn power_on(&mut self, machine: usize) {
@@ -141,10 +142,11 @@ impl Cluster<'_> {
         self.schedule(RESTART_AFTER, Event::Restart { machine });
     }
 
-    /// The store's server on this machine stops or starts.
-    pub fn set_server(&mut self, machine: usize, up: bool) {
-        self.world.servers.set_up(machine, up && !self.machines[machine].off);
+    /// The store's server on this machine stops or starts; whether it was otherwise before.
+    pub fn set_server(&mut self, machine: usize, up: bool) -> bool {
+        let changed = self.world.servers.set_up(machine, up && !self.machines[machine].off);
         self.look_at_servers();
+        changed
     }
 
     /// Its runtime is so many times slower from now on; 1 is as usual.
@@ -166,8 +168,11 @@ impl Cluster<'_> {
     pub fn heal(&mut self) {
         self.note(None, Kind::Mended, None, || "everything is mended".to_owned());
         self.world.network.heal();
+        self.world.servers.tear_no_more();
         for machine in 0..self.machines.len() {
             self.machines[machine].ails = Ails::default();
+            (self.world.gateways[machine].gaps, self.world.gateways[machine].lag) =
+                (0, Duration::ZERO);
             self.world.clocks[machine].set_right();
             let up = !self.machines[machine].off;
             self.world.servers.set_up(machine, up);

@@ -85,6 +85,8 @@ pub struct Cluster<'a> {
     pub heads_moved: Vec<HeadMoved>,
     /// What happened.
     pub trace: Trace,
+    /// Faults of a machine's parts that came to matter, by class and machine, for whoever takes them away.
+    pub hits: Vec<(&'static str, usize)>,
     /// How many crashes and pauses there were.
     pub crashes: u32,
     /// Where something was asked for last, until its result is told: its operator may cancel.
@@ -120,6 +122,7 @@ impl<'a> Cluster<'a> {
             told: Vec::new(),
             heads_moved: Vec::new(),
             trace: Trace::new(false),
+            hits: Vec::new(),
             crashes: 0,
             cancellable: None,
             rivals: Vec::new(),

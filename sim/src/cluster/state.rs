@@ -23,6 +23,7 @@ impl Cluster<'_> {
             told: _,
             heads_moved: _,
             trace: _,
+            hits: _,
             crashes,
             cancellable,
             rivals,

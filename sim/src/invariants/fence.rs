@@ -147,7 +147,6 @@ impl Invariant for WhoIsFencedStops {
     fn see(&mut self, seen: &Seen<'_>, _: &World) -> Result<(), String> {
         let (machine, effect) = match seen {
             Seen::Fenced { machine, operation, scope, epoch } => {
-                self.seen += 1;
                 let key = (*machine, (*operation).clone());
                 self.fenced.insert(key, ((*scope).clone(), *epoch));
                 return Ok(());
@@ -158,6 +157,7 @@ impl Invariant for WhoIsFencedStops {
         let Some(operation) = &effect.operation else { return Ok(()) };
         let key = (machine, operation.clone());
         let Some((fenced, below)) = self.fenced.get(&key) else { return Ok(()) };
+        self.seen += 1;
         let goes_on = match &effect.kind {
             EffectKind::Send { command, .. } => match &command.body {
                 CommandBody::Barrier { scope, epoch }

@@ -4,10 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proto_core::coordination::{OperationRecord, Phase};
+use proto_core::deploy::spec::Replicas;
 use proto_core::digest::Digest;
 use proto_core::id::{InstanceName, MachineId, Namespace, OperationId, ServiceName};
 use proto_core::store::Key;
-use proto_core::store::facts::{Claim, Commit, Head, Lease};
+use proto_core::store::facts::{Claim, Commit, CommittedService, Head, Lease, ServiceRevision};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -132,6 +133,16 @@ pub fn premises(world: &World) -> [(&'static str, u64); 3] {
         (RUNS, committed as u64),
         (NOTHING_LEFT, (running + backends + held) as u64),
     ]
+}
+
+/// Whether a service of this commit has one instance on each machine: that is on each that answers, so there may be more by now.
+#[must_use]
+pub fn has_one_on_each(world: &World, commit: &Commit) -> bool {
+    let revision = |service: &CommittedService| -> Option<ServiceRevision> {
+        world.kv.get(&Key::revision(&commit.namespace, &service.revision))
+    };
+    let mut revisions = commit.services.values().filter_map(revision);
+    revisions.any(|there| there.spec.placement.replicas == Replicas::Global)
 }
 
 /// What does not hold, with the name of the invariant.

@@ -13,7 +13,7 @@ use proto_core::store::facts::Commit;
 use proto_core::time::Time;
 
 use super::Play;
-use crate::story::{Action, Story, host, machine_name};
+use crate::story::{Story, host, machine_name};
 use crate::trace::Kind;
 use crate::world::gateway::{Gateway, Link};
 
@@ -40,10 +40,7 @@ impl Clients {
     pub(super) fn new(story: &Story) -> Self {
         let mut hosts = Vec::new();
         for asked in &story.operations {
-            let ns = match &asked.action {
-                Action::Preview { of } | Action::Prepared { of, .. } => namespace(of),
-                action => namespace(action),
-            };
+            let ns = asked.action.ns();
             for s in 0..2 {
                 hosts.push((ns, s, host(ns, s)));
             }
@@ -56,19 +53,6 @@ impl Clients {
     /// Something struck the instances of a machine.
     pub(super) fn excuse(&mut self, machine: usize, until: Time) {
         self.excused[machine] = self.excused[machine].max(until + RECOVERY);
-    }
-}
-
-fn namespace(action: &Action) -> u32 {
-    match action {
-        Action::Deploy { ns, .. }
-        | Action::DeployService { ns, .. }
-        | Action::Scale { ns, .. }
-        | Action::Restart { ns, .. }
-        | Action::Stop { ns, .. }
-        | Action::Rollback { ns, .. }
-        | Action::Remove { ns } => *ns,
-        Action::Preview { of } | Action::Prepared { of, .. } => namespace(of),
     }
 }
 

@@ -11,6 +11,16 @@ use crate::trace::Kind;
 use crate::world::network::LinkFault;
 use crate::world::servers::Tear;
 
+/// Whether a fault struck anything when it began.
+enum Struck {
+    /// It did.
+    Now,
+    /// There was nothing to strike.
+    InVain,
+    /// It will where it comes to matter.
+    MayYet,
+}
+
 impl Play<'_> {
     pub(super) fn begin(&mut self, number: usize) {
         let fault = &self.story.faults[number];
@@ -19,113 +29,134 @@ impl Play<'_> {
             return;
         }
         let what = fault.what.clone();
-        if !matches!(what, What::Effect { .. }) {
-            self.strike(class);
-            self.cluster.note(what.machines().first().copied(), Kind::Fault, None, || {
-                // What happens at once has no length.
-                if fault.until(self.story.length) == fault.at {
-                    return what.to_string();
-                }
-                format!("{what}, for {:.1} s", lasts.as_secs_f64())
-            });
+        if let What::Effect { machine, class: effects, skip, fate } = what {
+            if let Fates::Told(told) = &mut self.cluster.fates {
+                let fate = self::told(fate, lasts);
+                told.strikes.push(Strike { machine, class: effects, skip, fate, name: class });
+            }
+            return;
         }
+        self.cluster.note(what.machines().first().copied(), Kind::Fault, None, || {
+            // What happens at once has no length.
+            if fault.until(self.story.length) == fault.at {
+                return what.to_string();
+            }
+            format!("{what}, for {:.1} s", lasts.as_secs_f64())
+        });
+        match self.inflict(number, what, lasts) {
+            Struck::Now => self.strike(class),
+            Struck::InVain => {}
+            Struck::MayYet => self.lurking.push(number),
+        }
+        // The others are over at once, or come to their end by themselves.
+        if fault.what.is_ended() {
+            self.plan(lasts, Todo::End(number));
+        }
+    }
+
+    fn inflict(&mut self, number: usize, what: What, lasts: Duration) -> Struck {
         let cluster = &mut self.cluster;
-        let mut ends = true;
+        let struck = |there: bool| if there { Struck::Now } else { Struck::InVain };
         match what {
             What::DaemonCrash { machine } => {
-                if cluster.is_up(machine) {
+                let up = cluster.is_up(machine);
+                if up {
                     cluster.crash(machine);
                 }
-                ends = false;
+                struck(up)
             }
             What::DaemonPause { machine } => {
+                let up = cluster.is_up(machine);
                 cluster.pause(machine, lasts);
-                ends = false;
+                struck(up)
             }
             What::Sleep { machine } => {
+                let up = cluster.is_up(machine);
                 cluster.sleep(machine, lasts);
-                ends = false;
+                struck(up)
             }
             What::Reboot { machine } => {
                 self.clients.excuse(machine, cluster.world.now + lasts);
-                cluster.reboot(machine, lasts);
-                ends = false;
+                struck(cluster.reboot(machine, lasts))
             }
             What::Partition { groups } => self.link(number, LinkFault::Partition { groups }),
             What::OneWay { from, to } => self.link(number, LinkFault::OneWay { from, to }),
             What::Loss { per_mille } => self.link(number, LinkFault::Loss { per_mille }),
             What::Duplication { per_mille } => {
-                self.link(number, LinkFault::Duplication { per_mille });
+                self.link(number, LinkFault::Duplication { per_mille })
             }
             What::Delay { most } => {
                 let most = Duration::from_millis(most.max(1));
-                self.link(number, LinkFault::Delay { most });
+                self.link(number, LinkFault::Delay { most })
             }
-            What::ServerCrash { machine } => cluster.set_server(machine, false),
-            What::EndedKeysBack { keys, .. } => self.bring_back(keys),
+            What::ServerCrash { machine } => struck(cluster.set_server(machine, false)),
+            What::EndedKeysBack { keys, .. } => struck(self.bring_back(keys)),
             What::QuorumLoss => {
                 let leader = cluster.world.servers.leads();
+                let mut stopped = false;
                 for machine in cluster.world.servers.machines().to_vec() {
                     if Some(machine) != leader {
-                        cluster.set_server(machine, false);
+                        stopped |= cluster.set_server(machine, false);
                     }
                 }
+                struck(stopped)
             }
             What::Election => {
+                let led = cluster.world.servers.leads().is_some();
                 cluster.depose();
-                ends = false;
+                struck(led)
             }
             What::TornBatch { writes, commit, kills } => {
                 cluster.world.servers.tear_next(Tear { writes, commit, kills });
-                ends = false;
+                Struck::MayYet
             }
             What::FollowerGap { machine } => {
                 cluster.world.gateways[machine].gaps += 1;
-                ends = false;
+                Struck::MayYet
             }
             What::SlowFollower { machine, millis } => {
                 cluster.world.gateways[machine].lag = Duration::from_millis(millis);
+                Struck::MayYet
             }
-            What::SlowRuntime { machine, times } => cluster.set_slow(machine, times),
-            What::FailingRuntime { machine } => cluster.set_failing(machine, true),
-            What::DiskFull { machine } => cluster.set_disk_full(machine, true),
+            What::SlowRuntime { machine, times } => {
+                cluster.set_slow(machine, times);
+                Struck::MayYet
+            }
+            What::FailingRuntime { machine } => {
+                cluster.set_failing(machine, true);
+                Struck::MayYet
+            }
+            What::DiskFull { machine } => {
+                cluster.set_disk_full(machine, true);
+                Struck::MayYet
+            }
             What::ClockStep { machine, millis } => {
                 cluster.world.clocks[machine].step(millis);
-                ends = false;
+                Struck::Now
             }
             What::InstanceExit { machine, nth } => {
                 let there = &cluster.world.runtimes[machine];
                 let name = there.instances().keys().nth(nth).cloned();
                 let (now, wall) = (cluster.world.now, cluster.world.wall(machine));
-                if let Some(name) = name {
-                    cluster.world.runtimes[machine].exit(now, wall, &name);
-                    self.clients.excuse(machine, now);
-                }
-                ends = false;
+                let Some(name) = name else { return Struck::InVain };
+                cluster.world.runtimes[machine].exit(now, wall, &name);
+                self.clients.excuse(machine, now);
+                Struck::Now
             }
-            What::Effect { machine, class: effects, skip, fate } => {
-                let fate = told(fate, lasts);
-                if let Fates::Told(told) = &mut self.cluster.fates {
-                    let strike = Strike { machine, class: effects, skip, fate, name: class };
-                    told.strikes.push(strike);
-                }
-                ends = false;
-            }
-        }
-        if ends {
-            self.plan(lasts, Todo::End(number));
+            What::Effect { .. } => unreachable!("it waits for its effect"),
         }
     }
 
-    /// The lone server is killed; what it will have again when it is back is decided now.
-    fn bring_back(&mut self, keys: usize) {
-        let &[machine] = self.cluster.world.servers.machines() else { return };
+    /// The lone server is killed; what it will have again when it is back is decided now. Whether there is anything.
+    fn bring_back(&mut self, keys: usize) -> bool {
+        let &[machine] = self.cluster.world.servers.machines() else { return false };
         self.cluster.set_server(machine, false);
         let now = self.cluster.world.now;
         self.cluster.world.kv.expire(now);
         let mut may: Vec<_> =
             self.cluster.world.kv.may_come_back().map(<[Entry]>::to_vec).collect();
-        for _ in 0..keys.min(may.len()) {
+        let back = keys.min(may.len());
+        for _ in 0..back {
             let at = self.below(may.len());
             let mut entries = may.swap_remove(at);
             let entry = entries.swap_remove(self.below(entries.len()));
@@ -136,15 +167,18 @@ impl Play<'_> {
             });
             self.cluster.bring_back(entry);
         }
+        back > 0
     }
 
-    fn link(&mut self, number: usize, fault: LinkFault) {
+    fn link(&mut self, number: usize, fault: LinkFault) -> Struck {
         let id = self.cluster.world.network.begin(fault);
         self.links.insert(number, id);
         self.cluster.links_changed();
+        Struck::MayYet
     }
 
     pub(super) fn end(&mut self, number: usize) {
+        self.lurking.retain(|lurking| *lurking != number);
         let what = self.story.faults[number].what.clone();
         self.cluster.note(what.machines().first().copied(), Kind::Mended, None, || {
             format!("{} is over", what.class())
@@ -161,7 +195,9 @@ impl Play<'_> {
                     cluster.links_changed();
                 }
             }
-            What::ServerCrash { machine } => cluster.set_server(machine, true),
+            What::ServerCrash { machine } => {
+                cluster.set_server(machine, true);
+            }
             What::EndedKeysBack { .. } | What::QuorumLoss => {
                 for machine in cluster.world.servers.machines().to_vec() {
                     cluster.set_server(machine, true);
@@ -181,6 +217,29 @@ impl Play<'_> {
     fn strike(&mut self, class: &'static str) {
         let open = self.is_busy();
         self.report.struck(class, open);
+    }
+
+    /// Counts the faults that came to matter with the last event, each once.
+    pub(super) fn count_hits(&mut self) {
+        while let Some(id) = self.cluster.world.network.take_hit() {
+            let of = |number: &&usize| self.links.get(*number) == Some(&id);
+            let number = self.lurking.iter().find(of).copied();
+            number.into_iter().for_each(|number| self.hit(number));
+        }
+        for (class, machine) in std::mem::take(&mut self.cluster.hits) {
+            let faults = &self.story.faults;
+            let is = |number: &&usize| {
+                let what = &faults[**number].what;
+                what.class() == class && what.machines().first().is_none_or(|at| *at == machine)
+            };
+            let number = self.lurking.iter().find(is).copied();
+            number.into_iter().for_each(|number| self.hit(number));
+        }
+    }
+
+    fn hit(&mut self, number: usize) {
+        self.lurking.retain(|lurking| *lurking != number);
+        self.strike(self.story.faults[number].what.class());
     }
 
     /// Counts the effects that were struck.

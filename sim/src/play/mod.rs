@@ -9,10 +9,12 @@
 //! | `clients` | who sends requests through the gateways |
 //! | `faults` | how each fault begins and ends |
 //! | `crash_free` | the same commits once more, without faults |
+//! | `away` | a machine that is not mended with the others |
 //! | `rest` | the mending, the rest, and the questions then |
 //! | `idle` | hours in which nobody asks for anything |
 //! | `report` | what a run came to |
 
+mod away;
 mod clients;
 mod crash_free;
 mod faults;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use proto_core::api::Submission;
 use proto_core::daemon::OperationHandle;
+use proto_core::mutant::{self, Mutant};
 use proto_core::random::Random;
 use proto_core::time::Time;
 
@@ -41,6 +44,7 @@ use crate::invariants::{Invariants, Violation};
 use crate::scenario::founded;
 use crate::story::{Story, What};
 use crate::trace::Trace;
+use crate::world::kv::Wrong;
 use crate::world::network::{FaultId, Network};
 use crate::world::servers::Servers;
 
@@ -94,6 +98,8 @@ struct Play<'s> {
     /// Plans that were prepared, with whose they are.
     prepared: Vec<(usize, Submission)>,
     links: BTreeMap<usize, FaultId>,
+    /// Faults that have begun and have not hit anything yet.
+    lurking: Vec<usize>,
     crashes_seen: u32,
     /// The time of faults is over.
     mended: bool,
@@ -141,6 +147,12 @@ impl<'s> Play<'s> {
     fn new(story: &'s Story, lines: bool) -> Self {
         let mut random = Random::new(story.seed);
         let mut world = founded(story.nodes);
+        if mutant::on(Mutant::StaleWriteTaken) {
+            world.kv.go_wrong(Wrong::StaleAccepted);
+        }
+        if mutant::on(Mutant::LivesIgnored) {
+            world.kv.go_wrong(Wrong::NoExpiry);
+        }
         world.network = Network::drawn(story.nodes, &mut random.split());
         let servers = (0..story.servers.clamp(1, story.nodes)).collect();
         world.servers = Servers::new(servers, random.split());
@@ -163,6 +175,7 @@ impl<'s> Play<'s> {
             to_come: 0,
             prepared: Vec::new(),
             links: BTreeMap::new(),
+            lurking: Vec::new(),
             crashes_seen: 0,
             mended: false,
             clients,

@@ -97,6 +97,7 @@ impl Play<'_> {
 
     /// Looks at what the daemons said, and which of them died.
     pub(super) fn attend(&mut self) {
+        self.count_hits();
         for handle in std::mem::take(&mut self.cluster.told) {
             if self.cluster.results.get(&handle).is_some_and(is_history) {
                 self.report.marks.hit("an operation had committed when its record came back");

@@ -25,6 +25,9 @@ impl Play<'_> {
         self.links.clear();
         self.cluster.heal();
         self.mended = true;
+        if let Some(away) = self.story.away {
+            self.without(away);
+        }
         let end = self.cluster.world.now + CONVERGES_WITHIN;
         // What operators are still at, and what they will do about it.
         self.run_for(REST);
@@ -59,11 +62,11 @@ impl Play<'_> {
             .all(|machine| self.cluster.is_up(machine) && self.cluster.running(machine) == 0)
     }
 
-    fn is_fine(&self) -> bool {
+    pub(super) fn is_fine(&self) -> bool {
         self.cluster.invariants.violations().is_empty()
     }
 
-    fn run_for(&mut self, how_long: Duration) {
+    pub(super) fn run_for(&mut self, how_long: Duration) {
         let end = self.cluster.world.now + how_long;
         self.run_until(end, |_| false);
     }
@@ -127,21 +130,31 @@ impl Play<'_> {
         }
     }
 
-    /// L5: what was deployed last is deployed once more.
+    /// L5: what every namespace's head was made for is asked for once more. A restart and a rollback are something new each time.
     fn again_is_nothing(&mut self) {
         let heads = rest::heads(&self.cluster.world);
+        let world = &self.cluster.world;
         let requests: Vec<_> = self
             .story
             .operations
             .iter()
             .filter(|asked| match &asked.action {
-                // One on each machine is one on each that answers: there may be more by now.
-                Action::Deploy { services, .. } => services.iter().all(|s| s.replicas > 0),
-                _ => false,
+                Action::Deploy { .. }
+                | Action::DeployService { .. }
+                | Action::Prepared { .. }
+                | Action::Scale { .. }
+                | Action::Stop { .. } => true,
+                Action::Restart { .. }
+                | Action::Rollback { .. }
+                | Action::Remove { .. }
+                | Action::Preview { .. } => false,
             })
             .map(|asked| asked.action.request())
             .filter(|request| {
-                heads.get(request.namespace()).is_some_and(|head| head.request == request.digest())
+                let head = heads.get(request.namespace());
+                head.is_some_and(|head| {
+                    head.request == request.digest() && !rest::has_one_on_each(world, head)
+                })
             })
             .collect();
         for request in requests {

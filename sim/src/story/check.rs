@@ -36,14 +36,23 @@ impl Story {
             ));
         }
         let asked = self.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
+        let asked = asked.chain(self.away);
         let struck = self.faults.iter().flat_map(|fault| fault.what.machines());
         if let Some(machine) = asked.chain(struck).find(|machine| *machine >= self.nodes) {
             return Err(format!("there is no machine {machine}: they count from 0"));
         }
+        if let Some(away) = self.away.filter(|away| *away < self.servers) {
+            return Err(format!("machine {away} cannot be away: it has a server of the store"));
+        }
         self.faults.iter().try_for_each(|fault| self.check_fault(fault))?;
         let services = self.operations.iter().flat_map(|asked| services(&asked.action));
-        for name in services.flat_map(|service| &service.names) {
-            name.parse::<HostName>().map_err(|error| error.to_string())?;
+        for service in services {
+            for name in &service.names {
+                name.parse::<HostName>().map_err(|error| error.to_string())?;
+            }
+            if service.memory > 1 << 20 {
+                return Err(format!("{} GiB are reserved for an instance", service.memory));
+            }
         }
         Ok(())
     }

@@ -3,7 +3,9 @@
 use proto_core::deploy::spec::Strategy;
 use proto_core::random::Random;
 
-use super::{Action, Asked, CLASSES, EffectFate, Fault, Service, Story, Then, VERSION, What, host};
+use super::{
+    Action, Asked, CLASSES, EffectFate, Fault, Pinned, Service, Story, Then, VERSION, What, host,
+};
 use crate::choice::Choices;
 use crate::fate::EffectClass;
 
@@ -45,7 +47,7 @@ pub fn of_seed(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
     let most = if random.below(4) == 0 { nodes.1 } else { (nodes.0 + 5).min(nodes.1) };
     let nodes = nodes.0 + random.below(most.saturating_sub(nodes.0) + 1);
     let length = 120_000 + random.below(480_000);
-    let operations = 8 + random.below(32);
+    let operations = 10 + random.below(38);
     let shape = Shape {
         nodes: usize::try_from(nodes).expect("few machines"),
         operations: usize::try_from(operations).expect("few operations"),
@@ -64,7 +66,12 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         _ => [1, 3, 5][draw.below(3)],
     };
     let namespaces = 1 + draw.below(shape.nodes.clamp(1, 12)) as u32;
-    let operations: Vec<_> = (0..shape.operations).map(|n| draw.asked(n, namespaces)).collect();
+    let mut operations = Vec::new();
+    for n in 0..shape.operations {
+        let is_first = n < namespaces as usize;
+        let again = if is_first { None } else { draw.once_more(&operations) };
+        operations.push(again.unwrap_or_else(|| draw.asked(n, namespaces)));
+    }
     let classes = draw.classes(servers);
     let mut faults = Vec::new();
     for class in classes {
@@ -80,6 +87,15 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
             faults.push(draw.fault(class, at, machine, servers));
         }
     }
+    // In half of all stories cuts come one at a time, with a calm after each; in the others they come as they come.
+    if draw.below(2) == 1 {
+        let calm = draw.millis(5_000, 40_000);
+        keep_calm(&mut faults, calm, shape.length);
+    }
+    // Whose power goes is no server of the store, or nothing at all would go on.
+    let spare = shape.nodes - servers;
+    let goes = spare > 0 && shape.profile != Profile::None && draw.below(5) < 2;
+    let away = goes.then(|| servers + draw.below(spare));
     let request_every = [0, 50, 200, 1000][draw.below(4)];
     let length = shape.length;
     let nodes = shape.nodes;
@@ -92,8 +108,23 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         request_every,
         operations,
         faults,
+        away,
         broke: None,
     }
+}
+
+/// Moves cuts of links behind each other, with so many milliseconds between the end of one and the next. What would come after the end
+/// of the story is left out.
+fn keep_calm(faults: &mut Vec<Fault>, calm: u64, length: u64) {
+    faults.sort_by_key(|fault| fault.at);
+    let mut quiet_until = 0;
+    faults.retain_mut(|fault| {
+        if fault.what.is_cut() {
+            fault.at = fault.at.max(quiet_until);
+            quiet_until = fault.at + fault.lasts + calm;
+        }
+        fault.at <= length
+    });
 }
 
 struct Draw<'a> {
@@ -135,27 +166,45 @@ impl Draw<'_> {
         Asked { at, machine, action, cancel_after, then, then_on }
     }
 
+    /// Now and then somebody asks for the same as another, on the same machine, while the first is at it.
+    fn once_more(&mut self, earlier: &[Asked]) -> Option<Asked> {
+        if earlier.is_empty() || self.below(16) != 1 {
+            return None;
+        }
+        let asked = &earlier[self.below(earlier.len())];
+        let at = asked.at + self.millis(1, 8000);
+        (at <= self.shape.length).then(|| Asked { at, cancel_after: None, ..asked.clone() })
+    }
+
     fn action(&mut self, ns: u32) -> Action {
         let s = self.below(2) as u32;
         match self.below(21) {
             0..=3 => self.deploy(ns),
-            4..=6 => Action::DeployService { ns, service: self.service(ns, s) },
-            7..=9 => Action::Scale { ns, s: 0, replicas: 1 + self.below(6) as u32 },
-            10 | 11 => Action::Restart { ns, s: 0 },
-            12 | 13 => Action::Stop { ns, s: 0 },
-            14 | 15 => {
-                let to = (self.below(6) == 1).then(|| 1 + self.below(3) as u64);
+            4..=7 => Action::DeployService { ns, service: self.service(ns, s) },
+            8 | 9 => Action::Scale { ns, s: self.one_of(), replicas: self.replicas() },
+            10 | 11 => Action::Restart { ns, s: self.one_of() },
+            12 | 13 => Action::Stop { ns, s: self.one_of() },
+            14 => {
+                let to = (self.below(9) == 1).then(|| 1 + self.below(3) as u64);
                 Action::Rollback { ns, to }
             }
-            16 => Action::Remove { ns },
-            17 if self.below(2) == 0 => Action::Remove { ns },
-            17 => self.deploy(ns),
+            16 if self.below(4) > 0 => Action::Remove { ns },
+            15..=17 => self.deploy(ns),
             18 => Action::Preview { of: Box::new(self.deploy(ns)) },
             _ => {
                 let most = [2000, 20_000][self.below(2)];
                 Action::Prepared { of: Box::new(self.deploy(ns)), after: self.millis(1, most) }
             }
         }
+    }
+
+    /// Mostly the first service of a namespace: the second one is not always there.
+    fn one_of(&mut self) -> u32 {
+        u32::from(self.below(8) == 1)
+    }
+
+    fn replicas(&mut self) -> u32 {
+        if self.below(12) == 1 { 0 } else { 1 + self.below(6) as u32 }
     }
 
     /// What brings a namespace into being comes up, so that there is something to work on.
@@ -186,8 +235,21 @@ impl Draw<'_> {
         let strategy = strategies[self.below(if ns.is_multiple_of(2) { 2 } else { 3 })];
         let global = self.shape.nodes <= 24 && self.below(10) == 1;
         let replicas = if global { 0 } else { 1 + self.below(3) as u32 };
-        let names = self.names(ns, s);
-        Service { s, image, replicas, strategy, names }
+        let mut service = Service::new(s, image, replicas, strategy);
+        service.names = self.names(ns, s);
+        match self.below(24) {
+            // Two of them fit on a machine.
+            1..=3 if !global => service.memory = 3,
+            // It cannot run beside its successor.
+            6 if !global && !ns.is_multiple_of(2) => {
+                service.strategy = Strategy::Recreate;
+                service.publish = Some(9000 + self.below(2) as u16);
+            }
+            4 => service.pinned = Some(Pinned::To(self.machine())),
+            5 if self.shape.nodes > 1 => service.pinned = Some(Pinned::AwayFrom(self.machine())),
+            _ => {}
+        }
+        service
     }
 
     /// Host names beside the service's own. They differ from deploy to deploy, so that most commits claim some and give up others.
@@ -235,14 +297,27 @@ impl Draw<'_> {
         if asked.is_empty() {
             return (self.millis(0, self.shape.length), self.machine());
         }
-        let near = &asked[self.below(asked.len())];
+        // What stands still where nothing is coordinated is hardly missed, and neither if nobody else comes to the same namespace meanwhile.
+        let stands_still = matches!(class, "daemon_pause" | "sleep");
+        let mut near = &asked[self.below(asked.len())];
+        for _ in 0..if stands_still { 4 } else { 0 } {
+            let mut others = asked.iter().filter(|other| other.machine != near.machine);
+            let comes_later = |other: &Asked| {
+                other.action.ns() == near.action.ns()
+                    && (near.at + 30_000..near.at + 100_000).contains(&other.at)
+            };
+            if others.any(comes_later) {
+                break;
+            }
+            near = &asked[self.below(asked.len())];
+        }
         let (near_at, near_machine) = (near.at, near.machine);
         let at = match self.below(4) {
             0 => self.millis(0, self.shape.length),
+            // While it is at work: a deploy takes some seconds.
+            _ if stands_still => near_at + self.millis(0, 3000),
             _ => near_at + self.millis(0, 6000),
         };
-        // What stands still where nothing is coordinated is hardly missed.
-        let stands_still = matches!(class, "daemon_pause" | "sleep");
         let here = stands_still || self.below(2) == 0;
         (at, if here { near_machine } else { self.machine() })
     }
@@ -339,8 +414,27 @@ impl Draw<'_> {
                 let alone = self.machine();
                 (0..nodes).map(|machine| u8::from(machine == alone)).collect()
             }
-            // Halves.
-            _ => (0..nodes).map(|machine| u8::from(machine * 2 < nodes)).collect(),
+            // Halves, beginning anywhere: the store's servers are on the first machines.
+            _ => {
+                let first = self.machine();
+                (0..nodes).map(|machine| u8::from((machine + first) % nodes * 2 < nodes)).collect()
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calm_cuts_come_one_at_a_time_and_others_stay_where_they_were() {
+        let cut = |at, lasts| Fault { at, lasts, what: What::Partition { groups: Vec::new() } };
+        let crash = |at| Fault { at, lasts: 0, what: What::DaemonCrash { machine: 0 } };
+        let mut faults = vec![cut(9000, 4000), crash(9500), cut(1000, 5000), cut(3000, 1000)];
+        keep_calm(&mut faults, 2000, 15_000);
+        assert_eq!(faults, [cut(1000, 5000), cut(8000, 1000), cut(11_000, 4000), crash(9500)]);
+        keep_calm(&mut faults, 2000, 10_000);
+        assert_eq!(faults, [cut(1000, 5000), cut(8000, 1000), crash(9500)]);
     }
 }

@@ -148,6 +148,30 @@ impl What {
         }
     }
 
+    /// Whether it goes on until somebody ends it. What does not is over at once, or comes to its end by itself.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        !matches!(
+            self,
+            Self::DaemonCrash { .. }
+                | Self::DaemonPause { .. }
+                | Self::Sleep { .. }
+                | Self::Reboot { .. }
+                | Self::Election
+                | Self::TornBatch { .. }
+                | Self::FollowerGap { .. }
+                | Self::ClockStep { .. }
+                | Self::InstanceExit { .. }
+                | Self::Effect { .. }
+        )
+    }
+
+    /// Whether machines stop hearing each other.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        matches!(self, Self::Partition { .. } | Self::OneWay { .. })
+    }
+
     /// The machines that it names.
     #[must_use]
     pub fn machines(&self) -> Vec<usize> {

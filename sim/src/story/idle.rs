@@ -30,7 +30,7 @@ pub fn idle(seed: u64, nodes: usize, quiet: Duration) -> Story {
     let deploy = |ns| {
         let (image, strategy) = ("ready-300-v1".to_owned(), Strategy::Rolling);
         let machine = ns as usize % nodes;
-        let services = vec![Service { s: 0, image, replicas, strategy, names: Vec::new() }];
+        let services = vec![Service::new(0, image, replicas, strategy)];
         let action = Action::Deploy { ns, services };
         let at = 1000 + u64::from(ns) * 20_000;
         Asked { at, machine, action, cancel_after: None, then: Then::Resume, then_on: machine }
@@ -69,6 +69,7 @@ pub fn idle(seed: u64, nodes: usize, quiet: Duration) -> Story {
         request_every: 1000,
         operations: (0..SERVICES).map(deploy).collect(),
         faults,
+        away: None,
         broke: None,
     }
 }

@@ -9,7 +9,7 @@ mod quiet;
 mod words;
 
 use proto_core::api::OperationRequest;
-use proto_core::deploy::spec::{Manifest, Replicas, Strategy};
+use proto_core::deploy::spec::{Constraint, Manifest, Replicas, Strategy, Topology};
 use proto_core::id::{Namespace, ServiceName};
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +43,10 @@ pub struct Story {
     pub operations: Vec<Asked>,
     /// What goes wrong.
     pub faults: Vec<Fault>,
+    /// A machine that loses power when everything else is mended, and comes back a while later: until then, what cannot go on
+    /// without it says so, and everything else comes to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<usize>,
     /// An invariant that this story broke when it was saved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub broke: Option<String>,
@@ -166,6 +170,29 @@ pub struct Service {
     /// Host names beside its own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// The memory that each instance reserves, in GiB; a machine has 8.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub memory: u64,
+    /// The port of the machine that it is published on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<u16>,
+    /// The machine that its instances must be on, or must not be on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pinned: Option<Pinned>,
+}
+
+/// A constraint to one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pinned {
+    /// To be there only.
+    To(usize),
+    /// To be anywhere else.
+    AwayFrom(usize),
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Action {
@@ -195,6 +222,21 @@ impl Action {
             Self::Remove { .. } => "remove",
             Self::Preview { .. } => "preview",
             Self::Prepared { .. } => "prepared",
+        }
+    }
+
+    /// The number of its namespace.
+    #[must_use]
+    pub fn ns(&self) -> u32 {
+        match self {
+            Self::Deploy { ns, .. }
+            | Self::DeployService { ns, .. }
+            | Self::Scale { ns, .. }
+            | Self::Restart { ns, .. }
+            | Self::Stop { ns, .. }
+            | Self::Rollback { ns, .. }
+            | Self::Remove { ns } => *ns,
+            Self::Preview { of } | Self::Prepared { of, .. } => of.ns(),
         }
     }
 
@@ -238,6 +280,13 @@ impl Action {
 }
 
 impl Service {
+    /// One with nothing but the host name of its own.
+    #[must_use]
+    pub fn new(s: u32, image: String, replicas: u32, strategy: Strategy) -> Self {
+        let (names, memory, publish, pinned) = (Vec::new(), 0, None, None);
+        Self { s, image, replicas, strategy, names, memory, publish, pinned }
+    }
+
     fn spec(&self, ns: u32) -> proto_core::deploy::spec::ServiceSpec {
         let replicas = match self.replicas {
             0 => Replicas::Global,
@@ -246,6 +295,15 @@ impl Service {
         let mut spec = specs::service(&self.image, self.strategy, replicas, &host(ns, self.s));
         let names = self.names.iter().map(|name| name.parse().expect("a host name"));
         spec.routes[0].hostnames.extend(names);
+        spec.reservation.memory_bytes = self.memory << 30;
+        spec.workload.publish.extend(self.publish.map(|port| (port, "http".to_owned())));
+        spec.placement.constraints.extend(self.pinned.map(|pinned| {
+            let (equal, machine) = match pinned {
+                Pinned::To(machine) => (true, machine),
+                Pinned::AwayFrom(machine) => (false, machine),
+            };
+            Constraint { attribute: Topology::Machine, equal, value: machine_name(machine) }
+        }));
         spec
     }
 }

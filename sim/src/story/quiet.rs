@@ -68,6 +68,7 @@ mod tests {
             request_every: 0,
             operations: Vec::new(),
             faults: vec![Fault { at: 50_000, lasts: 0, what: back }],
+            away: None,
             broke: None,
         };
         assert_eq!(story.on_the_clock(29_999), 29_999);

@@ -55,19 +55,13 @@ impl Fault {
     #[must_use]
     pub fn until(&self, length: u64) -> u64 {
         match self.what {
-            // These happen; how long what follows from them takes is not planned.
-            What::DaemonCrash { .. }
-            | What::Election
-            | What::TornBatch { .. }
-            | What::FollowerGap { .. }
-            | What::ClockStep { .. }
-            | What::InstanceExit { .. }
-            | What::Effect { .. } => self.at,
             // These come back by themselves, also when everything else is mended.
             What::DaemonPause { .. } | What::Sleep { .. } | What::Reboot { .. } => {
                 self.at + self.lasts
             }
-            _ => (self.at + self.lasts).min(length.max(self.at)),
+            _ if self.what.is_ended() => (self.at + self.lasts).min(length.max(self.at)),
+            // It happens; how long what follows from it takes is not planned.
+            _ => self.at,
         }
     }
 }

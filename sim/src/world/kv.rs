@@ -59,6 +59,11 @@ pub enum Wrong {
 }
 
 impl Kv {
+    /// It is wrong in this way from now on.
+    pub fn go_wrong(&mut self, how: Wrong) {
+        self.wrong = Some(how);
+    }
+
     /// A bucket that is wrong on purpose.
     #[must_use]
     pub fn wrong(how: Wrong) -> Self {

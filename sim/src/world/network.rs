@@ -1,6 +1,7 @@
 //! The links between machines: latency, loss, duplicates, delays that reorder, one-way cuts, partitions. A sans-IO machine of its
 //! own: it is asked when a message arrives, and says how often.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use proto_core::random::Random;
@@ -46,12 +47,23 @@ pub struct FaultId(pub u64);
 pub struct Network {
     /// Shortest and longest latency of a link on which nothing is wrong, in microseconds.
     latency: (u64, u64),
-    faults: Vec<(FaultId, LinkFault)>,
+    faults: Vec<Begun>,
     next: u64,
     /// A source for each sender, so that one more message of one machine delays none of another's.
     random: Vec<Random>,
     /// How many messages were lost, came twice, or were late because of a fault.
     pub struck: Struck,
+}
+
+/// A fault that goes on.
+#[derive(Debug, Clone)]
+struct Begun {
+    id: FaultId,
+    fault: LinkFault,
+    /// Set once it has mattered: somebody was not heard, or a message was struck.
+    hit: OnceLock<()>,
+    /// That was told.
+    told: bool,
 }
 
 /// How often each fault of a link mattered.
@@ -91,13 +103,13 @@ impl Network {
     pub fn begin(&mut self, fault: LinkFault) -> FaultId {
         self.next += 1;
         let id = FaultId(self.next);
-        self.faults.push((id, fault));
+        self.faults.push(Begun { id, fault, hit: OnceLock::new(), told: false });
         id
     }
 
     /// It is mended.
     pub fn end(&mut self, id: FaultId) {
-        self.faults.retain(|(other, _)| *other != id);
+        self.faults.retain(|other| other.id != id);
     }
 
     /// Everything is mended.
@@ -105,15 +117,28 @@ impl Network {
         self.faults.clear();
     }
 
+    /// A fault that has mattered, and of which that was not said yet.
+    pub fn take_hit(&mut self) -> Option<FaultId> {
+        let hit = self.faults.iter_mut().find(|there| there.hit.get().is_some() && !there.told)?;
+        hit.told = true;
+        Some(hit.id)
+    }
+
     /// Whether anything that `from` says can be heard by `to`.
     #[must_use]
     pub fn passes(&self, from: usize, to: usize) -> bool {
         let group = |groups: &Vec<u8>, at: usize| groups.get(at).copied().unwrap_or(0);
         from == to
-            || self.faults.iter().all(|(_, fault)| match fault {
-                LinkFault::OneWay { from: silent, to: deaf } => (*silent, *deaf) != (from, to),
-                LinkFault::Partition { groups } => group(groups, from) == group(groups, to),
-                _ => true,
+            || self.faults.iter().all(|there| {
+                let passes = match &there.fault {
+                    LinkFault::OneWay { from: silent, to: deaf } => (*silent, *deaf) != (from, to),
+                    LinkFault::Partition { groups } => group(groups, from) == group(groups, to),
+                    _ => true,
+                };
+                if !passes {
+                    there.hit.get_or_init(|| ());
+                }
+                passes
             })
     }
 
@@ -135,18 +160,21 @@ impl Network {
             return arrivals;
         }
         let Some(random) = self.random.get_mut(from) else { return arrivals };
-        for (_, fault) in &self.faults {
+        for Begun { fault, hit, .. } in &self.faults {
             match fault {
                 LinkFault::Loss { per_mille } if random.below(1000) < *per_mille => {
+                    hit.get_or_init(|| ());
                     self.struck.lost += 1;
                     return Arrivals::default();
                 }
                 LinkFault::Duplication { per_mille } if random.below(1000) < *per_mille => {
+                    hit.get_or_init(|| ());
                     self.struck.doubled += 1;
                     let later = Duration::from_micros(random.below(5_000_000));
                     arrivals.second = arrivals.first.map(|first| first + later);
                 }
                 LinkFault::Delay { most } => {
+                    hit.get_or_init(|| ());
                     self.struck.late += 1;
                     let most = u64::try_from(most.as_micros()).unwrap_or(u64::MAX);
                     let more = Duration::from_micros(random.below(most));
@@ -208,6 +236,16 @@ mod tests {
         assert!(!network.passes(0, 1) && !network.passes(2, 0));
         // Machine 3 is not listed: it is with machine 0.
         assert!(network.connects(0, 3) && !network.passes(3, 1));
+    }
+
+    #[test]
+    fn a_fault_has_hit_once_somebody_was_not_heard() {
+        let mut network = Network::ideal();
+        let cut = network.begin(LinkFault::OneWay { from: 0, to: 1 });
+        assert!(network.connects(1, 2) && network.passes(1, 0));
+        assert_eq!(network.take_hit(), None);
+        assert!(!network.connects(0, 1));
+        assert_eq!((network.take_hit(), network.take_hit()), (Some(cut), None));
     }
 
     #[test]

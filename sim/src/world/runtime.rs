@@ -312,11 +312,11 @@ impl Runtime {
                 Ok(RuntimeReply::Logs(vec!["a line".to_owned()]))
             }
             RuntimeRequest::Settle { .. } => Ok(RuntimeReply::Done),
-            RuntimeRequest::Facts { images, .. } => {
+            RuntimeRequest::Facts { images, ports, .. } => {
                 let here = |image: &&String| Behaviour::of(image) != Behaviour::Missing;
                 Ok(RuntimeReply::Facts(RuntimeFacts {
                     images_present: images.iter().filter(here).cloned().collect(),
-                    ports_taken: Vec::new(),
+                    ports_taken: ports.iter().copied().filter(|p| self.is_published(*p)).collect(),
                     // As with containers: each has an address of its own.
                     ports_listening: Vec::new(),
                     cpu_total_millis: 4000,
@@ -341,6 +341,7 @@ impl Runtime {
         if self.instances.contains_key(&spec.name) && !shared {
             return Err(RuntimeError::NameTaken { instance: spec.name.clone() });
         }
+        self.publishes(spec)?;
         let mut spec = spec.clone();
         if self.wrong == Some(Wrong::NoRestarts) {
             spec.workload.restart = RestartPolicy::No;
@@ -358,12 +359,29 @@ impl Runtime {
         Ok(RuntimeReply::Done)
     }
 
+    /// Whether an instance that was started has this port of the machine.
+    fn is_published(&self, port: u16) -> bool {
+        let mut started = self.instances.values().filter(|there| there.started.is_some());
+        started.any(|there| there.spec.workload.publish.contains_key(&port))
+    }
+
+    fn publishes(&self, spec: &InstanceSpec) -> Result<(), RuntimeError> {
+        let mut wanted = spec.workload.publish.keys();
+        match wanted.find(|port| self.is_published(**port)) {
+            Some(port) => Err(RuntimeError::PortInUse { detail: format!("port {port}") }),
+            None => Ok(()),
+        }
+    }
+
     fn start(
         &mut self,
         now: Time,
         wall: UnixTime,
         name: &InstanceName,
     ) -> Result<RuntimeReply, RuntimeError> {
+        if let Some(there) = self.instances.get(name).filter(|there| there.started.is_none()) {
+            self.publishes(&there.spec)?;
+        }
         match self.instances.get_mut(name) {
             None if self.wrong == Some(Wrong::StartInvents) => Ok(RuntimeReply::Done),
             None => Err(RuntimeError::NoSuchInstance { instance: name.clone() }),

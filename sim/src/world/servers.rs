@@ -227,11 +227,15 @@ impl Servers {
         }
     }
 
-    /// A machine's server stops or starts.
-    pub fn set_up(&mut self, machine: usize, up: bool) {
-        if let Some(server) = self.at.iter().position(|at| *at == machine) {
-            self.up[server] = up;
-        }
+    /// What was to be torn and has not come is stored whole.
+    pub fn tear_no_more(&mut self) {
+        self.tear = None;
+    }
+
+    /// A machine's server stops or starts; whether it was otherwise before.
+    pub fn set_up(&mut self, machine: usize, up: bool) -> bool {
+        let server = self.at.iter().position(|at| *at == machine);
+        server.is_some_and(|server| std::mem::replace(&mut self.up[server], up) != up)
     }
 
     /// Whether the machine has a server and it runs.
