@@ -48,8 +48,10 @@ use crate::world::kv::Wrong;
 use crate::world::network::{FaultId, Network};
 use crate::world::servers::Servers;
 
-/// As many events as a story may have for each second and machine.
-const EVENTS_A_SECOND: u64 = 4000;
+/// As many events as there may be in [`WINDOW`] for each machine, and for five more: five times the most that was seen in any story.
+const MOST_EVENTS: u64 = 2000;
+/// The time in which events are counted.
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// L7.
 const BOUNDED: &str = "L7 effects are bounded";
@@ -101,6 +103,8 @@ struct Play<'s> {
     /// Faults that have begun and have not hit anything yet.
     lurking: Vec<usize>,
     crashes_seen: u32,
+    /// When events were last counted from, and how many there were then.
+    counted: (Time, u64),
     /// The time of faults is over.
     mended: bool,
     clients: clients::Clients,
@@ -177,6 +181,7 @@ impl<'s> Play<'s> {
             links: BTreeMap::new(),
             lurking: Vec::new(),
             crashes_seen: 0,
+            counted: (Time::ZERO, 0),
             mended: false,
             clients,
             report: Report::default(),
@@ -221,8 +226,7 @@ impl<'s> Play<'s> {
 
     /// Lets things happen until then, or until `enough` says so; whether it said so.
     fn run_until(&mut self, end: Time, enough: impl Fn(&Self) -> bool) -> bool {
-        let seconds = end.as_nanos() / 1_000_000_000 + 1;
-        let most = (self.story.nodes as u64 + 5) * EVENTS_A_SECOND * seconds;
+        let most = (self.story.nodes as u64 + 5) * MOST_EVENTS;
         loop {
             if enough(self) {
                 return true;
@@ -231,8 +235,12 @@ impl<'s> Play<'s> {
             if !self.cluster.invariants.violations().is_empty() {
                 return false;
             }
-            if self.cluster.events > most {
-                let what = format!("{} events", self.cluster.events);
+            let (now, events) = (self.cluster.world.now, self.cluster.events);
+            if now >= self.counted.0 + WINDOW {
+                self.counted = (now, events);
+            }
+            if events - self.counted.1 > most {
+                let what = format!("{} events in {WINDOW:?}", events - self.counted.1);
                 self.violate(BOUNDED, what);
                 return false;
             }
