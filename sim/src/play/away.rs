@@ -14,7 +14,8 @@ use crate::cluster::operation_of;
 use crate::invariants::rest;
 
 /// A part of L1.
-pub(super) const SAYS_SO: &str = "L1 what cannot go on without a machine names it";
+pub(super) const SAYS_SO: &str =
+    "L1 what needs a machine that is away says so, the rest comes to its end";
 /// A part of L1.
 pub(super) const ANSWERED: &str = "L1 whatever is asked for is answered";
 
