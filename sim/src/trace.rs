@@ -157,7 +157,7 @@ impl Trace {
         self.hash = (self.hash.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
-    /// The hash of everything so far: two runs with the same are the same run.
+    /// The hash of everything so far: when what kind of line was where, the numbers of effects, and every revision of the store; not what they say.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash

@@ -74,7 +74,7 @@ pub enum CommandReply {
         /// To [`CommandBody::Barrier`]: how far this machine's addresses have been used, if any has.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         used_up_to: Option<u16>,
-        /// To [`CommandBody::Barrier`]: this machine has begun to change something for this try of the operation.
+        /// To [`CommandBody::Barrier`]: this machine has begun to make an instance for this try of the operation.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         begun: bool,
     },

@@ -88,7 +88,7 @@ pub struct Report {
     pub premises: BTreeMap<&'static str, u64>,
     /// Deploys that were repeated at rest.
     pub repeated: u64,
-    /// Hash of everything that happened.
+    /// Hash of what happened: see [`Trace::hash`](crate::trace::Trace::hash).
     pub trace_hash: u64,
     /// What was broken.
     pub violations: Vec<Violation>,

@@ -66,6 +66,9 @@ impl Story {
             What::ServerCrash { machine } if *machine >= self.servers => {
                 Err(format!("machine {machine} has no server of the store that could crash"))
             }
+            What::EndedKeysBack { days, .. } if *days > 366 => {
+                Err(format!("{days} quiet days; a year is enough"))
+            }
             What::OneWay { from, to } if from == to => {
                 Err(format!("machine {from} always hears itself"))
             }
@@ -125,6 +128,10 @@ mod tests {
         assert_eq!(wrong, "there is no machine 99: they count from 0");
         let wrong = with_fault(json!({"at": 5, "fault": "partition", "groups": [1]}));
         assert_eq!(wrong, "a partition has groups for 1 machines, and there are 6");
+        let wrong = with_fault(
+            json!({"at": 5, "fault": "ended_keys_back", "keys": 1, "days": 4_000_000_000_u64}),
+        );
+        assert_eq!(wrong, "4000000000 quiet days; a year is enough");
         let wrong = with_fault(json!({"at": 5, "fault": "server_crash", "machine": 3}));
         assert_eq!(wrong, "machine 3 has no server of the store that could crash");
     }

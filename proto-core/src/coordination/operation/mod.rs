@@ -129,8 +129,8 @@ pub struct Operation {
     lease: Option<HeldLease>,
     /// How far each machine's addresses had been used when it acknowledged the barrier.
     used_up_to: BTreeMap<MachineId, u16>,
-    /// A machine had begun to change something for this try when it acknowledged the barrier.
-    begun: bool,
+    /// Machines that had begun to make an instance for this try when they acknowledged the barrier.
+    begun: BTreeSet<MachineId>,
     /// Counts barriers and runs of steps: what an earlier one still answers is ignored.
     round: u32,
     races: u32,
@@ -165,7 +165,7 @@ impl Operation {
             record: None,
             lease: None,
             used_up_to: BTreeMap::new(),
-            begun: false,
+            begun: BTreeSet::new(),
             round: 0,
             races: 0,
             again: false,

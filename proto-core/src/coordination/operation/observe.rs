@@ -401,16 +401,16 @@ impl Operation {
         if let Some(error) = self.came_first().filter(|_| heeds) {
             return self.never_begun(wall, error);
         }
+        // What a machine has used for this try itself counts no more.
         let spoiled = || {
-            let used = self.used_address(self.recorded_plan(), &self.used_up_to);
-            used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used)).or_else(|| self.taken_address())
+            let mut now = self.used_up_to.clone();
+            now.retain(|machine, _| !self.begun.contains(machine));
+            let used = self.used_address(self.recorded_plan(), &now);
+            let used = used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used));
+            used.or_else(|| self.begun.is_empty().then(|| self.taken_address()).flatten())
         };
-        // Once a machine has begun, this was looked at before, and from the record on others leave the addresses alone.
         let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
-        if !self.begun
-            && !ends
-            && let Some(error) = spoiled()
-        {
+        if !ends && let Some(error) = spoiled() {
             self.again = self.may_plan_again();
             let prepared = matches!(self.submission, Submission::ApplyPrepared { .. });
             let error = if prepared { error.next("ployzctl deploy prepare") } else { error };

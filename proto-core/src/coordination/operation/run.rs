@@ -85,7 +85,7 @@ impl Operation {
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
         self.used_up_to.clear();
-        self.begun = false;
+        self.begun.clear();
         self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
@@ -128,7 +128,7 @@ impl Operation {
         match outcome {
             Outcome::Ok(CommandReply::Done { used_up_to, begun, .. }) => {
                 waiting.remove(&machine);
-                self.begun |= begun;
+                self.begun.extend(begun.then(|| machine.clone()));
                 self.used_up_to.extend(used_up_to.map(|up_to| (machine, up_to)));
             }
             Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),

@@ -17,12 +17,12 @@ pub struct FenceFile {
     /// How far this machine's addresses have been used: see [`FenceFile::made`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up_to: Option<u16>,
-    /// For which operation this machine has begun to change something last, in each scope.
+    /// For which operation this machine has begun to make an instance last, in each scope.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub begun: Vec<Begun>,
 }
 
-/// A try of an operation for which a machine has begun to change something.
+/// A try of an operation for which a machine has begun to make an instance.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Begun {
@@ -75,8 +75,9 @@ impl FenceFile {
         }
     }
 
-    /// Remembers that something is changed for this try of an operation.
-    pub fn begin(&mut self, begun: Begun) {
+    /// Remembers that an instance is made for this try of an operation.
+    pub(crate) fn begun_for(&mut self, begun: Option<Begun>) {
+        let Some(begun) = begun else { return };
         self.begun.retain(|before| before.scope != begun.scope);
         self.begun.push(begun);
         self.begun.sort();

@@ -236,11 +236,9 @@ impl Participant {
             && !self.fence.journal.contains(&entry)
         {
             self.fence.journal.push(entry);
-            if let Some(begun) = self.jobs[&id].begun() {
-                self.fence.begin(begun);
-            }
             if let Work::Perform { action: Action::Ensure { spec }, .. } = &self.jobs[&id].work {
                 self.fence.made(spec);
+                self.fence.begun_for(self.jobs[&id].begun());
             }
             self.version += 1;
         }
