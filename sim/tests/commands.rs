@@ -269,7 +269,7 @@ mod broken {
     fn the_story_that_shows_a_planted_bug_says_what_a_run_says() {
         let folder = Folder::new("mutants");
         let (rows, code) =
-            folder.lines("mutants --stories 1 --only no_fence --save planted --json");
+            folder.lines("mutants --stories 20 --only no_fence --save planted --json");
         assert_eq!((rows.len(), code), (1, 0));
         let caught = &rows[0]["caught"];
         has(caught, &OF_A_STORY, &["seen_by"]);
