@@ -27,7 +27,7 @@ help:
 	@echo "make test    what every change is checked with: format, lints, docs, unit tests, simulation, real parts"
 	@echo "make conformance  the simulator's models beside the real parts, every claim 500 times"
 	@echo "make lab     end-to-end scenarios on real parts; SCENARIO=name for one, SCENARIO=--list to see them"
-	@echo "make sim     the simulator: one crash everywhere, planted bugs, then fresh stories for FOR=3m; SEED=n to repeat"
+	@echo "make sim     the simulator: one crash everywhere, planted bugs, a thorough sweep, then fresh stories for FOR=3m; SEED=n to repeat"
 	@echo "make fuzz    hostile input for every edge, steered by coverage, FOR=3m each; TARGET=name for one"
 	@echo "make sim-200 200 daemons on simulated hosts: a deploy over 20, five crashes, a partition"
 	@echo "make bench   every measured figure, peers in the same run, into docs/benchmarks.md; FIGURE=name for one"
