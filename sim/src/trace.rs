@@ -8,6 +8,7 @@ use proto_core::daemon::{NodeEvent, OperationHandle};
 use proto_core::id::OperationId;
 use proto_core::time::Time;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::cluster::operation_of;
 use crate::play::outcome;
@@ -157,7 +158,39 @@ impl Trace {
         self.hash = (self.hash.rotate_left(5) ^ number).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
-    /// The hash of everything so far: when what kind of line was where, the numbers of effects, and every revision of the store; not what they say.
+    /// Adds a text to the hash.
+    pub fn mix_text(&mut self, text: &str) {
+        self.mix(text.len() as u64);
+        for part in text.as_bytes().chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..part.len()].copy_from_slice(part);
+            self.mix(u64::from_le_bytes(bytes));
+        }
+    }
+
+    /// Adds a value of the store to the hash.
+    pub fn mix_value(&mut self, value: &Value) {
+        match value {
+            Value::Null => self.mix(1),
+            Value::Bool(truth) => self.mix(2 + u64::from(*truth)),
+            Value::Number(number) => self.mix(number.as_u64().unwrap_or(u64::MAX)),
+            Value::String(text) => self.mix_text(text),
+            Value::Array(all) => {
+                self.mix(all.len() as u64);
+                all.iter().for_each(|one| self.mix_value(one));
+            }
+            Value::Object(fields) => {
+                self.mix(fields.len() as u64);
+                for (name, one) in fields {
+                    self.mix_text(name);
+                    self.mix_value(one);
+                }
+            }
+        }
+    }
+
+    /// The hash of everything so far: when what kind of line was where, the numbers of effects, all that the store took, and every answer to an
+    /// operator.
     #[must_use]
     pub fn hash(&self) -> u64 {
         self.hash

@@ -176,8 +176,10 @@ fn a_sweep_that_is_not_thorough_leaves_the_page_as_it_was() {
     assert_eq!(out.status.code(), Some(1));
     assert_eq!(folder.read("page.md"), "<!-- sweep -->\nas it was\n<!-- /sweep -->\n");
     assert!(String::from_utf8_lossy(&out.stderr).contains("page.md is left as it was"));
-    assert!(folder.run("sweep --seeds 0..2 --nodes 3..4 --write page.md").status.success());
-    assert!(folder.read("page.md").contains("Seeds 0..2: 2 stories"));
+    let out = folder.run("sweep --seeds 0..2 --nodes 3..4 --write page.md");
+    assert_eq!(out.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("add --thorough"));
+    assert_eq!(folder.read("page.md"), "<!-- sweep -->\nas it was\n<!-- /sweep -->\n");
 }
 
 /// What broke, seen where bugs are planted: `cargo test -p sim --features mutants`.
@@ -284,10 +286,10 @@ mod broken {
         let folder = Folder::new("pages");
         let planted = "--plant step_not_idempotent";
         for (mark, command) in [
-            ("sweep", format!("sweep --seeds 0..1 --nodes 3..4 {planted}")),
+            ("sweep", format!("sweep --seeds 0..1 --nodes 3..4 --thorough {planted}")),
             ("enumerations", format!("enumerate --op stop,first {planted}")),
             ("idle", format!("idle --nodes 2 {planted}")),
-            ("mutants-in-stories", "mutants --stories 1 --only head_without_cas".to_owned()),
+            ("mutants-in-stories", "mutants --stories 1".to_owned()),
         ] {
             let page = format!("<!-- {mark} -->\nas it was\n<!-- /{mark} -->\n");
             folder.write("page.md", &page);

@@ -142,3 +142,14 @@ fn where_something_panics_that_is_what_broke_and_what_came_before_it_is_told() {
     let all = fine.lines.iter().map(|line| (line.at, &line.text));
     assert!(before.len() > 100 && all.take(before.len()).eq(before));
 }
+
+#[test]
+fn the_hash_sees_what_was_asked_for_and_not_only_when() {
+    let story = small(Vec::new());
+    let mut other = story.clone();
+    let Action::Deploy { services, .. } = &mut other.operations[0].action else {
+        panic!("a deploy")
+    };
+    services[0].image = "ready-300-v2".to_owned();
+    assert_ne!(play(&story, false).trace_hash, play(&other, false).trace_hash);
+}

@@ -61,11 +61,19 @@ impl MutantsArgs {
         }
     }
 
+    fn is_whole(&self) -> Result<(), String> {
+        if self.write.is_some() && !self.only.is_empty() {
+            return Err("a page has the whole table: leave out --only, or --write".to_owned());
+        }
+        Ok(())
+    }
+
     /// Plants each bug and makes every run within a budget that grows until one shows it.
     fn enumerated(&self) -> Result<bool, String> {
         let scenarios = scenarios()?;
         let none =
             Row { planted: Vec::new(), remark: "nothing planted", masked: true, looking_for: None };
+        self.is_whole()?;
         if let Some(page) = &self.write {
             around(page, "mutants")?;
         }
@@ -107,6 +115,7 @@ impl MutantsArgs {
         if wanted.is_empty() {
             return Err(format!("no row's name holds {:?}", self.only));
         }
+        self.is_whole()?;
         if let Some(page) = &self.write {
             around(page, "mutants-in-stories")?;
         }

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use sim::invariants::Violation;
 use sim::marks::Marks;
-use sim::play::{Outcomes, Report, survived};
+use sim::play::{Outcomes, Report, rules, survived};
 use sim::story::{Action, CLASSES, Profile, Story, of_seed};
 
 use super::json;
@@ -125,6 +125,9 @@ impl SweepArgs {
     pub(crate) fn run(&self) -> Result<bool, String> {
         if let Some(page) = &self.write {
             super::around(page, "sweep")?;
+            if !self.thorough {
+                return Err("a page has the figures of a thorough sweep: add --thorough".to_owned());
+            }
         }
         let begun = Instant::now();
         let next = AtomicU64::new(self.seeds.0);
@@ -355,8 +358,9 @@ fn missing(total: &Total) -> Vec<String> {
             ));
         }
     }
-    for (name, count) in &total.premises {
-        if *count < share(10_000) {
+    for name in rules() {
+        let count = total.premises.get(name).copied().unwrap_or(0);
+        if count < share(10_000) {
             missing.push(format!(
                 "the premise of {name} was true {count} times, {} are wanted",
                 share(10_000)

@@ -18,6 +18,7 @@ use super::words::{said, told};
 use super::{Cluster, host};
 use crate::fate::Rival;
 use crate::invariants::{Seen, rest};
+use crate::play::outcome;
 use crate::trace::Kind;
 
 /// One machine's daemon.
@@ -246,6 +247,8 @@ impl Cluster<'_> {
                 self.cancellable = None;
             }
             self.machines[machine].asked.remove(&event.handle);
+            self.trace.mix_text(outcome(result));
+            self.trace.mix_text(result.error().map_or("", |error| &error.code));
             self.results.insert(event.handle, result.clone());
             self.told.push(event.handle);
         }

@@ -156,6 +156,10 @@ impl Cluster<'_> {
             let moved = self.moved(namespace);
             self.heads_moved.extend(moved);
         }
+        for write in writes {
+            self.trace.mix_text(write.key.as_str());
+            self.trace.mix_value(&write.value);
+        }
         self.trace.mix(last.0);
         let said = feed::of_writes(writes, last);
         if said.is_empty() {

@@ -226,6 +226,11 @@ impl Play<'_> {
             let number = self.lurking.iter().find(of).copied();
             number.into_iter().for_each(|number| self.hit(number));
         }
+        if let Fates::Told(told) = &mut self.cluster.fates {
+            for class in std::mem::take(&mut told.struck) {
+                self.strike(class);
+            }
+        }
         for (class, machine) in std::mem::take(&mut self.cluster.hits) {
             let faults = &self.story.faults;
             let is = |number: &&usize| {
@@ -240,16 +245,6 @@ impl Play<'_> {
     fn hit(&mut self, number: usize) {
         self.lurking.retain(|lurking| *lurking != number);
         self.strike(self.story.faults[number].what.class());
-    }
-
-    /// Counts the effects that were struck.
-    pub(super) fn count_strikes(&mut self) {
-        if let Fates::Told(told) = &mut self.cluster.fates {
-            // An effect is struck only in the middle of an operation.
-            for class in std::mem::take(&mut told.struck) {
-                self.report.struck(class, true);
-            }
-        }
     }
 }
 

@@ -111,6 +111,27 @@ struct Play<'s> {
     report: Report,
 }
 
+/// Every rule that is asked of a story.
+#[must_use]
+pub fn rules() -> Vec<&'static str> {
+    use crate::invariants::rest::{FINISHED, NOTHING_LEFT, RUNS};
+    let beside = [
+        away::ANSWERED,
+        away::SAYS_SO,
+        clients::DROPPED,
+        clients::MISROUTED,
+        clients::ROUTED,
+        crash_free::SAME,
+        idle::UNASKED,
+        rest::AGAIN,
+        FINISHED,
+        RUNS,
+        NOTHING_LEFT,
+        BOUNDED,
+    ];
+    Invariants::of_a_story().premises().into_keys().chain(beside).collect()
+}
+
 /// Plays a story. `lines`: what happens is kept for people.
 #[must_use]
 pub fn play(story: &Story, lines: bool) -> Report {
@@ -238,6 +259,7 @@ impl<'s> Play<'s> {
             let (now, events) = (self.cluster.world.now, self.cluster.events);
             if now >= self.counted.0 + WINDOW {
                 self.counted = (now, events);
+                *self.report.premises.entry(BOUNDED).or_default() += 1;
             }
             if events - self.counted.1 > most {
                 let what = format!("{} events in {WINDOW:?}", events - self.counted.1);

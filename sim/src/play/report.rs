@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto_core::api::OperationResult;
 use serde::Serialize;
 
+use super::Play;
 use super::clients::{DROPPED, MISROUTED, ROUTED};
 use super::rest::AGAIN;
-use super::{BOUNDED, Play};
 use crate::invariants::Violation;
 use crate::invariants::rest::{self, Content};
 use crate::marks::Marks;
@@ -108,8 +108,7 @@ impl Report {
 }
 
 impl Play<'_> {
-    pub(super) fn finish(mut self) -> Report {
-        self.count_strikes();
+    pub(super) fn finish(self) -> Report {
         let world = &self.cluster.world;
         let mut report = self.report;
         for (asked, task) in self.story.operations.iter().zip(&self.tasks) {
@@ -132,7 +131,6 @@ impl Play<'_> {
         count(DROPPED, report.requests.owed);
         count(MISROUTED, report.requests.served);
         count(ROUTED, report.requests.looked_up);
-        count(BOUNDED, self.story.operations.len() as u64);
         let mut trace = self.cluster.trace;
         trace.mix(world.kv.last().0);
         report.trace_hash = trace.hash();

@@ -20,7 +20,6 @@ const REST: Duration = Duration::from_secs(100);
 impl Play<'_> {
     /// Mends everything and lets it come to an end; whether it did.
     pub(super) fn liveness(&mut self) -> bool {
-        self.count_strikes();
         self.cluster.fates.end();
         self.links.clear();
         self.cluster.heal();
