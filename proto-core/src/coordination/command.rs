@@ -1,5 +1,7 @@
 //! What a coordinator says to a machine, and what the machine answers.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::plan::Action;
@@ -73,10 +75,7 @@ pub enum CommandReply {
         note: Option<String>,
         /// To [`CommandBody::Barrier`]: how far this machine's addresses have been used, if any has.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        used_up_to: Option<u16>,
-        /// To [`CommandBody::Barrier`]: this machine has begun to make an instance for this try of the operation.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        begun: bool,
+        turn: Option<Turn>,
     },
     /// The epoch is lower than one that this machine has seen. Nothing was done, and nothing will be.
     Stale {
@@ -87,6 +86,16 @@ pub enum CommandReply {
     Failed(StepFailure),
     /// This machine cannot tell: the runtime lost an answer and does not say what became of it. Ask again.
     Unknown,
+}
+
+/// How far a machine's addresses have been used, which it does in turn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// The last place that was used: a last byte, or a port.
+    pub up_to: u16,
+    /// The last places that others have used than the try that asks, as far back as the machine remembers. `None`: it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others: Option<BTreeSet<u16>>,
 }
 
 /// A machine as it sees itself.

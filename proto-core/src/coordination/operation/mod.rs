@@ -34,7 +34,7 @@ use super::plan::Plan;
 use super::record::{OperationRecord, Phase};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
-use crate::coordination::command::MachineObservation;
+use crate::coordination::command::{MachineObservation, Turn};
 use crate::daemon::{Completion, EffectKind};
 use crate::id::{MachineId, OperationId};
 use crate::random::Random;
@@ -128,9 +128,7 @@ pub struct Operation {
     record: Option<Versioned<OperationRecord>>,
     lease: Option<HeldLease>,
     /// How far each machine's addresses had been used when it acknowledged the barrier.
-    used_up_to: BTreeMap<MachineId, u16>,
-    /// Machines that had begun to make an instance for this try when they acknowledged the barrier.
-    begun: BTreeSet<MachineId>,
+    turns: BTreeMap<MachineId, Turn>,
     /// Counts barriers and runs of steps: what an earlier one still answers is ignored.
     round: u32,
     races: u32,
@@ -164,8 +162,7 @@ impl Operation {
             plan: None,
             record: None,
             lease: None,
-            used_up_to: BTreeMap::new(),
-            begun: BTreeSet::new(),
+            turns: BTreeMap::new(),
             round: 0,
             races: 0,
             again: false,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
-use crate::coordination::command::{BusError, Command, CommandBody, CommandReply};
-use crate::coordination::participant::place_in_turn;
+use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, Turn};
+use crate::coordination::participant::{REMEMBERED, place_in_turn};
 use crate::coordination::plan::Plan;
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
@@ -304,9 +304,10 @@ impl Operation {
                 let other = (prepared.operation != plan.operation)
                     .then(|| "the plan is of another request".to_owned());
                 let used = || {
-                    let now = self.observations.iter();
-                    let now =
-                        now.filter_map(|(machine, seen)| Some((machine.clone(), seen.used_up_to?)));
+                    let turn = |up_to| Turn { up_to, others: None };
+                    let now = self.observations.iter().filter_map(|(machine, seen)| {
+                        Some((machine.clone(), turn(seen.used_up_to?)))
+                    });
                     self.used_address(prepared, &now.collect())
                 };
                 if let Some(moved) = moved.or(other).or_else(used) {
@@ -401,13 +402,9 @@ impl Operation {
         if let Some(error) = self.came_first().filter(|_| heeds) {
             return self.never_begun(wall, error);
         }
-        // What a machine has used for this try itself counts no more.
         let spoiled = || {
-            let mut now = self.used_up_to.clone();
-            now.retain(|machine, _| !self.begun.contains(machine));
-            let used = self.used_address(self.recorded_plan(), &now);
-            let used = used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used));
-            used.or_else(|| self.begun.is_empty().then(|| self.taken_address()).flatten())
+            let used = self.used_address(self.recorded_plan(), &self.turns);
+            used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used)).or_else(|| self.taken_address())
         };
         let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
         if !ends && let Some(error) = spoiled() {
@@ -415,7 +412,7 @@ impl Operation {
             let prepared = matches!(self.submission, Submission::ApplyPrepared { .. });
             let error = if prepared { error.next("ployzctl deploy prepare") } else { error };
             if adopted {
-                // A machine of an older version does not say that it has begun.
+                // Steps may have been taken.
                 return self.abort(now, wall, error);
             }
             return self.never_begun(wall, error);
@@ -445,9 +442,9 @@ impl Operation {
         plans && !self.cancelled && self.races < MAX_RACES
     }
 
-    /// Says which address of a new instance its machine's turn has passed since this was planned, if any. `now`: how far the turns are. Whoever
+    /// Says which address of a new instance has been used by others since this was planned, if any. `now`: how far the turns are. Whoever
     /// had it may have given it up again, and a gateway that has not heard of that for a while would send their requests here.
-    fn used_address(&self, plan: &Plan, now: &BTreeMap<MachineId, u16>) -> Option<String> {
+    fn used_address(&self, plan: &Plan, now: &BTreeMap<MachineId, Turn>) -> Option<String> {
         let made = plan.steps.iter().filter_map(|step| Some((&step.machine, step.action.makes()?)));
         let mut drawn = made.filter(|(machine, spec)| {
             let there = self.facts.machines.get(*machine).map(|there| &there.addressing);
@@ -456,7 +453,7 @@ impl Operation {
         });
         let (machine, spec) = drawn.find(|(machine, spec)| {
             let (then, now) = (plan.used_up_to.get(*machine), now.get(*machine));
-            then.zip(now).is_some_and(|(then, now)| is_passed(*then, *now, place_in_turn(spec)))
+            then.zip(now).is_some_and(|(then, now)| is_used(*then, now, place_in_turn(spec)))
         })?;
         let address = spec.address;
         Some(format!(
@@ -531,6 +528,14 @@ impl Operation {
         let mut others = self.facts.unfinished(self.scope()).map(|other| &other.value);
         others.find(|other| other.id != *own).map(unfinished)
     }
+}
+
+/// Whether somebody else has used this place since a turn was there. Who only passes it, as it is set aside for another, has not used it; a
+/// machine that does not remember for so long, or says nothing, may have.
+fn is_used(then: u16, now: &Turn, place: u16) -> bool {
+    let remembers = now.up_to.checked_sub(then).is_some_and(|far| far <= REMEMBERED);
+    let others = now.others.as_ref().filter(|_| remembers);
+    is_passed(then, now.up_to, place) && others.is_none_or(|others| others.contains(&place))
 }
 
 /// Whether a turn that went on from one place to another has passed this one.

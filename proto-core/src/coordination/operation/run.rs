@@ -84,8 +84,7 @@ impl Operation {
     /// machine that has left the cluster is not waited for.
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
-        self.used_up_to.clear();
-        self.begun.clear();
+        self.turns.clear();
         self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
@@ -126,10 +125,9 @@ impl Operation {
     ) {
         let State::Barrier { waiting, again, .. } = &mut self.state else { return };
         match outcome {
-            Outcome::Ok(CommandReply::Done { used_up_to, begun, .. }) => {
+            Outcome::Ok(CommandReply::Done { turn, .. }) => {
                 waiting.remove(&machine);
-                self.begun.extend(begun.then(|| machine.clone()));
-                self.used_up_to.extend(used_up_to.map(|up_to| (machine, up_to)));
+                self.turns.extend(turn.map(|turn| (machine, turn)));
             }
             Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),
             Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown => {

@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::coordination::command::Turn;
 use crate::id::{Epoch, InstanceName, OperationId, StepId};
 use crate::runtime::InstanceSpec;
 use crate::store::Scope;
@@ -17,22 +18,25 @@ pub struct FenceFile {
     /// How far this machine's addresses have been used: see [`FenceFile::made`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up_to: Option<u16>,
-    /// For which operation this machine has begun to make an instance last, in each scope.
+    /// Who used the last places of that turn, the newest last: at most [`REMEMBERED`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub begun: Vec<Begun>,
+    pub users: Vec<User>,
 }
 
-/// A try of an operation for which a machine has begun to make an instance.
+/// Who used a place of the turn last.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Begun {
-    /// The fenced scope.
-    pub scope: Scope,
+pub struct User {
+    /// The place: see [`place_in_turn`].
+    pub place: u16,
     /// The operation.
     pub operation: OperationId,
     /// Which try of it.
     pub attempt: u32,
 }
+
+/// How many of the last places of its turn a machine knows the users of.
+pub(crate) const REMEMBERED: u16 = 64;
 
 /// So far behind the last address that was used, it is one of the next round and not of the same plan.
 const SAME_PLAN: u16 = 64;
@@ -63,24 +67,28 @@ pub struct JournalEntry {
 }
 
 impl FenceFile {
-    /// Remembers that an instance is made at this address: its last byte, or its highest port where all share one address.
+    /// Remembers that an instance is made at this address for a try of an operation.
     ///
     /// Addresses are used in turn, so that one that was given up is not used again at once: a gateway that has not heard of it for a
     /// while would send requests to another service.
-    pub fn made(&mut self, spec: &InstanceSpec) {
-        let position = place_in_turn(spec);
+    pub fn made(&mut self, spec: &InstanceSpec, operation: &OperationId, attempt: u32) {
+        let place = place_in_turn(spec);
         let last = self.used_up_to.unwrap_or(0);
-        if position > last || last - position > SAME_PLAN {
-            self.used_up_to = Some(position);
+        if place > last || last - place > SAME_PLAN {
+            self.used_up_to = Some(place);
         }
+        self.users.retain(|user| user.place != place);
+        self.users.push(User { place, operation: operation.clone(), attempt });
+        let more = self.users.len().saturating_sub(REMEMBERED.into());
+        self.users.drain(..more);
     }
 
-    /// Remembers that an instance is made for this try of an operation.
-    pub(crate) fn begun_for(&mut self, begun: Option<Begun>) {
-        let Some(begun) = begun else { return };
-        self.begun.retain(|before| before.scope != begun.scope);
-        self.begun.push(begun);
-        self.begun.sort();
+    /// How far the turn is, for a try of an operation, and which of its last places others have used.
+    #[must_use]
+    pub fn turn_for(&self, operation: &OperationId, attempt: u32) -> Option<Turn> {
+        let own = |user: &&User| user.operation == *operation && user.attempt == attempt;
+        let others = self.users.iter().filter(|user| !own(user)).map(|user| user.place);
+        Some(Turn { up_to: self.used_up_to?, others: Some(others.collect()) })
     }
 
     /// The highest epoch seen of a scope.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::Participant;
-use super::fence::{Begun, JournalEntry};
+use super::fence::JournalEntry;
 use crate::Outcome;
 use crate::coordination::command::{
     Command, CommandBody, CommandReply, MachineObservation, StepFailure,
@@ -186,12 +186,6 @@ impl Job {
         })
     }
 
-    /// For which try of its operation it acts.
-    pub(super) fn begun(&self) -> Option<Begun> {
-        let scope = self.scope.clone()?;
-        Some(Begun { scope, operation: self.operation.clone(), attempt: self.attempt })
-    }
-
     /// Takes note of whether its change may still land, now that an effect of it ended like this.
     pub(super) fn learn(&mut self, completion: &Completion) {
         let (Work::Perform { stage, .. }, Completion::Runtime(outcome)) = (&self.work, completion)
@@ -214,7 +208,7 @@ impl Job {
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None, used_up_to: None, begun: false }
+    CommandReply::Done { note: None, turn: None }
 }
 
 fn failed(error: RuntimeError) -> CommandReply {
@@ -234,9 +228,11 @@ impl Participant {
                 self.issue(id, EffectKind::Runtime(RuntimeRequest::List { namespace }));
             }
             Work::Barrier => {
-                let used_up_to = self.fence.used_up_to;
-                let begun = self.jobs[&id].begun().is_some_and(|it| self.fence.begun.contains(&it));
-                let reply = CommandReply::Done { note: None, used_up_to, begun };
+                let Job { operation, attempt, .. } = &self.jobs[&id];
+                let reply = CommandReply::Done {
+                    note: None,
+                    turn: self.fence.turn_for(operation, *attempt),
+                };
                 self.finish(now, id, Some(reply));
             }
             Work::Settle => unreachable!("a settling is issued when it is made"),
@@ -300,7 +296,7 @@ impl Participant {
             Completion::Routes(result) => {
                 // Whoever does not answer holds up nothing: the answer says so.
                 let note = result.unwrap_or_else(Some);
-                let reply = CommandReply::Done { note, used_up_to: None, begun: false };
+                let reply = CommandReply::Done { note, turn: None };
                 return self.finish(now, id, Some(reply));
             }
             Completion::Runtime(outcome) => outcome,

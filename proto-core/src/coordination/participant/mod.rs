@@ -18,8 +18,9 @@ mod job;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub(crate) use fence::REMEMBERED;
 pub(crate) use fence::place_in_turn;
-pub use fence::{Begun, FenceFile, JournalEntry};
+pub use fence::{FenceFile, JournalEntry, User};
 pub use job::JobId;
 use job::{Job, Work};
 
@@ -237,8 +238,8 @@ impl Participant {
         {
             self.fence.journal.push(entry);
             if let Work::Perform { action: Action::Ensure { spec }, .. } = &self.jobs[&id].work {
-                self.fence.made(spec);
-                self.fence.begun_for(self.jobs[&id].begun());
+                let Job { operation, attempt, .. } = &self.jobs[&id];
+                self.fence.made(spec, operation, *attempt);
             }
             self.version += 1;
         }

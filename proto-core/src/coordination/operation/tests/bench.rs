@@ -224,10 +224,7 @@ impl Bench {
     }
 
     pub(super) fn ok(&mut self, begin: &str) {
-        self.answer(
-            begin,
-            Outcome::Ok(CommandReply::Done { note: None, used_up_to: None, begun: false }),
-        );
+        self.answer(begin, Outcome::Ok(CommandReply::Done { note: None, turn: None }));
     }
 
     pub(super) fn fail(&mut self, begin: &str, failure: StepFailure) {

@@ -212,9 +212,7 @@ impl World {
                 (Fate::Done | Fate::Unheard | Fate::Torn(_), CommandBody::Observe { .. }) => {
                     Outcome::Ok(CommandReply::Observed(self.given.seen[&to].clone()))
                 }
-                (Fate::Done, _) => {
-                    Outcome::Ok(CommandReply::Done { note: None, used_up_to: None, begun: false })
-                }
+                (Fate::Done, _) => Outcome::Ok(CommandReply::Done { note: None, turn: None }),
                 (Fate::Failed, CommandBody::Perform { .. }) => {
                     let error = RuntimeError::Other { detail: "no".to_owned() };
                     Outcome::Ok(CommandReply::Failed(StepFailure::Runtime { error }))

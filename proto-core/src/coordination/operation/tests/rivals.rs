@@ -7,7 +7,7 @@ use super::course::record;
 use super::given::{Given, apply, deploy, key, machine};
 use crate::Outcome;
 use crate::api::{OperationRequest, OperationResult, Submission};
-use crate::coordination::command::CommandReply;
+use crate::coordination::command::{CommandReply, Turn};
 use crate::coordination::record::Phase;
 use crate::deploy::spec::Reservation;
 use crate::store::facts::{Allocation, MachineAllocation, VERSION};
@@ -170,11 +170,8 @@ fn one_that_is_cancelled_meanwhile_is_not_planned_anew() {
 fn with_m1_used_up_to(given: Given, submission: Submission, used_up_to: u16) -> Bench {
     let mut bench = given.begin(submission).up_to_take();
     bench.accept(100);
-    let used_up_to = Some(used_up_to);
-    bench.answer(
-        "barrier m1",
-        Outcome::Ok(CommandReply::Done { note: None, used_up_to, begun: false }),
-    );
+    let turn = Some(Turn { up_to: used_up_to, others: Some((2..=used_up_to).collect()) });
+    bench.answer("barrier m1", Outcome::Ok(CommandReply::Done { note: None, turn }));
     bench.all_ok();
     bench.read();
     bench
@@ -239,8 +236,8 @@ fn a_prepared_plan_whose_address_is_used_while_its_lease_is_taken_ends_before_it
     assert!(error.message.contains("10.101.0.2 on machine m1 has been used since"), "{error:?}");
 }
 
-/// An operation that was recorded and never begun is adopted, and m1 says that it has used the operation's address since. `begun`: for this try.
-fn adopted_with_m1_used(submission: impl Fn(&Bench) -> Submission, begun: bool) -> Bench {
+/// An operation that was recorded and never begun is adopted, and m1 says how far its addresses have been used since, and which by others.
+fn adopted(submission: impl Fn(&Bench) -> Submission, turn: Turn) -> Bench {
     let left = recorded(Given::fresh(), 0);
     let submission = submission(&left);
     let resumes = matches!(submission, Submission::Resume { .. });
@@ -252,35 +249,46 @@ fn adopted_with_m1_used(submission: impl Fn(&Bench) -> Submission, begun: bool) 
     }
     bench.read();
     bench.accept(300);
-    let reply = CommandReply::Done { note: None, used_up_to: Some(2), begun };
+    let reply = CommandReply::Done { note: None, turn: Some(turn) };
     bench.answer("barrier m1", Outcome::Ok(reply));
     bench.all_ok();
     bench.read();
     bench
 }
 
-/// Its record landed long after it was written: another namespace had the address, and has given it up again.
-#[test]
-fn one_that_was_never_begun_does_not_begin_with_an_address_that_was_used_since() {
-    let resume = |left: &Bench| Submission::Resume { operation: left.id() };
-    let bench = adopted_with_m1_used(resume, true);
-    assert!(bench.out()[0].starts_with("start-web-0"), "it has begun: {:?}", bench.out());
+fn used_by_others(up_to: u16, others: &[u16]) -> Turn {
+    Turn { up_to, others: Some(others.iter().copied().collect()) }
+}
 
-    let mut bench = adopted_with_m1_used(resume, false);
-    assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN");
-    bench.accept(400);
-    bench.all_ok();
-    bench.accept(500);
-    let OperationResult::Aborted { error, .. } = bench.result() else {
-        panic!("{:?}", bench.result())
-    };
-    assert_eq!(error.code, "ADDRESS_TAKEN");
+/// Its record landed long after it was written, or came back: another namespace had the address, and has given it up again.
+#[test]
+fn an_adopted_one_does_not_go_on_with_an_address_that_others_have_used() {
+    let resume = |left: &Bench| Submission::Resume { operation: left.id() };
+    // It has used 2 itself; or 2 is set aside for it, and another namespace was given 3.
+    for turn in [used_by_others(2, &[]), used_by_others(3, &[3])] {
+        let bench = adopted(resume, turn);
+        assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
+    }
+    let says_nothing = Turn { up_to: 2, others: None };
+    // Further than a machine remembers.
+    let far = used_by_others(200, &[]);
+    for turn in [used_by_others(2, &[2]), used_by_others(9, &[2, 9]), says_nothing, far] {
+        let mut bench = adopted(resume, turn);
+        assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN");
+        bench.accept(400);
+        bench.all_ok();
+        bench.accept(500);
+        let OperationResult::Aborted { error, .. } = bench.result() else {
+            panic!("{:?}", bench.result())
+        };
+        assert_eq!(error.code, "ADDRESS_TAKEN");
+    }
 }
 
 #[test]
 fn whoever_asks_for_it_again_gets_another_address() {
     let blog = |_: &Bench| apply(reserving("blog", "app:v2", 0));
-    let mut bench = adopted_with_m1_used(blog, false);
+    let mut bench = adopted(blog, used_by_others(2, &[2]));
     bench.given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(2);
     bench.accept(400);
     bench.all_ok();

@@ -1,6 +1,9 @@
 //! The participant on its own: each test hands it commands and completions and compares the effects and answers that come out.
 
+use std::collections::BTreeSet;
+
 use super::super::*;
+use crate::coordination::command::Turn;
 use crate::coordination::plan::Action;
 use crate::digest::Digest;
 use crate::runtime::{InstanceState, Probe, Readiness, RuntimeReply};
@@ -161,11 +164,11 @@ impl Bench {
 
 /// A barrier on a machine whose first instance is there.
 fn acknowledged() -> CommandReply {
-    CommandReply::Done { note: None, used_up_to: Some(2), begun: true }
+    CommandReply::Done { note: None, turn: Some(Turn { up_to: 2, others: Some(BTreeSet::new()) }) }
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None, used_up_to: None, begun: false }
+    CommandReply::Done { note: None, turn: None }
 }
 
 #[test]
