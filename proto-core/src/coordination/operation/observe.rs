@@ -6,7 +6,7 @@ use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away,
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, Turn};
-use crate::coordination::participant::{REMEMBERED, place_in_turn};
+use crate::coordination::participant::{is_used, place_in_turn};
 use crate::coordination::plan::Plan;
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
@@ -528,19 +528,6 @@ impl Operation {
         let mut others = self.facts.unfinished(self.scope()).map(|other| &other.value);
         others.find(|other| other.id != *own).map(unfinished)
     }
-}
-
-/// Whether somebody else has used this place since a turn was there. Who only passes it, as it is set aside for another, has not used it; a
-/// machine that does not remember for so long, or says nothing, may have.
-fn is_used(then: u16, now: &Turn, place: u16) -> bool {
-    let remembers = now.up_to.checked_sub(then).is_some_and(|far| far <= REMEMBERED);
-    let others = now.others.as_ref().filter(|_| remembers);
-    is_passed(then, now.up_to, place) && others.is_none_or(|others| others.contains(&place))
-}
-
-/// Whether a turn that went on from one place to another has passed this one.
-fn is_passed(then: u16, now: u16, place: u16) -> bool {
-    if then <= now { then < place && place <= now } else { then < place || place <= now }
 }
 
 fn unfinished(other: &OperationRecord) -> ErrorBody {

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -18,25 +19,31 @@ pub struct FenceFile {
     /// How far this machine's addresses have been used: see [`FenceFile::made`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used_up_to: Option<u16>,
-    /// Who used the last places of that turn, the newest last: at most [`REMEMBERED`].
+    /// Who has used places of that turn last, the newest last: of at most 254 places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub users: Vec<User>,
 }
 
-/// Who used a place of the turn last.
+/// A try of an operation that has used places of a machine's turn, and was the last to do so.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// The place: see [`place_in_turn`].
-    pub place: u16,
     /// The operation.
     pub operation: OperationId,
     /// Which try of it.
     pub attempt: u32,
+    /// The places: see [`place_in_turn`]. Never empty.
+    pub places: BTreeSet<u16>,
 }
 
-/// How many of the last places of its turn a machine knows the users of.
-pub(crate) const REMEMBERED: u16 = 64;
+impl User {
+    fn is(&self, operation: &OperationId, attempt: u32) -> bool {
+        self.operation == *operation && self.attempt == attempt
+    }
+}
+
+/// How many places of its turn a machine knows the users of: all of a subnet, the last ones where ports are used in turn.
+const REMEMBERED: u16 = 254;
 
 /// So far behind the last address that was used, it is one of the next round and not of the same plan.
 const SAME_PLAN: u16 = 64;
@@ -48,6 +55,19 @@ pub(crate) fn place_in_turn(spec: &InstanceSpec) -> u16 {
         IpAddr::V4(address) if !address.is_loopback() => u16::from(address.octets()[3]),
         _ => spec.ports.values().copied().max().unwrap_or(0),
     }
+}
+
+/// Whether somebody else has used this place since a turn was there. Who only passes it, as it is set aside for another, has not used it; a
+/// machine that does not remember for so long, or says nothing, may have.
+pub(crate) fn is_used(then: u16, now: &Turn, place: u16) -> bool {
+    let remembers = now.up_to.abs_diff(then) <= REMEMBERED;
+    let others = now.others.as_ref().filter(|_| remembers);
+    is_passed(then, now.up_to, place) && others.is_none_or(|others| others.contains(&place))
+}
+
+/// Whether a turn that went on from one place to another has passed this one.
+fn is_passed(then: u16, now: u16, place: u16) -> bool {
+    if then <= now { then < place && place <= now } else { then < place || place <= now }
 }
 
 /// A command whose effects may be under way.
@@ -77,18 +97,30 @@ impl FenceFile {
         if place > last || last - place > SAME_PLAN {
             self.used_up_to = Some(place);
         }
-        self.users.retain(|user| user.place != place);
-        self.users.push(User { place, operation: operation.clone(), attempt });
-        let more = self.users.len().saturating_sub(REMEMBERED.into());
-        self.users.drain(..more);
+        // Whoever used what the turn only passes now did so a round before.
+        let near = place.saturating_sub(last) <= SAME_PLAN;
+        let passed = |other: u16| near && last < other && other < place;
+        for user in &mut self.users {
+            user.places.retain(|other| *other != place && !passed(*other));
+        }
+        let mut places = BTreeSet::from([place]);
+        if let Some(at) = self.users.iter().position(|user| user.is(operation, attempt)) {
+            places.append(&mut self.users.remove(at).places);
+        }
+        self.users.push(User { operation: operation.clone(), attempt, places });
+        let known: usize = self.users.iter().map(|user| user.places.len()).sum();
+        if known > REMEMBERED.into() {
+            self.users[0].places.pop_first();
+        }
+        self.users.retain(|user| !user.places.is_empty());
     }
 
-    /// How far the turn is, for a try of an operation, and which of its last places others have used.
+    /// How far the turn is, for a try of an operation, and which of its places others have used.
     #[must_use]
     pub fn turn_for(&self, operation: &OperationId, attempt: u32) -> Option<Turn> {
-        let own = |user: &&User| user.operation == *operation && user.attempt == attempt;
-        let others = self.users.iter().filter(|user| !own(user)).map(|user| user.place);
-        Some(Turn { up_to: self.used_up_to?, others: Some(others.collect()) })
+        let others = self.users.iter().filter(|user| !user.is(operation, attempt));
+        let others = others.flat_map(|user| &user.places).copied().collect();
+        Some(Turn { up_to: self.used_up_to?, others: Some(others) })
     }
 
     /// The highest epoch seen of a scope.

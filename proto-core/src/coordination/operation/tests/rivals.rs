@@ -170,7 +170,7 @@ fn one_that_is_cancelled_meanwhile_is_not_planned_anew() {
 fn with_m1_used_up_to(given: Given, submission: Submission, used_up_to: u16) -> Bench {
     let mut bench = given.begin(submission).up_to_take();
     bench.accept(100);
-    let turn = Some(Turn { up_to: used_up_to, others: Some((2..=used_up_to).collect()) });
+    let turn = Some(Turn { up_to: used_up_to, others: Some((2..=254).collect()) });
     bench.answer("barrier m1", Outcome::Ok(CommandReply::Done { note: None, turn }));
     bench.all_ok();
     bench.read();
@@ -271,7 +271,7 @@ fn an_adopted_one_does_not_go_on_with_an_address_that_others_have_used() {
     }
     let says_nothing = Turn { up_to: 2, others: None };
     // Further than a machine remembers.
-    let far = used_by_others(200, &[]);
+    let far = used_by_others(300, &[]);
     for turn in [used_by_others(2, &[2]), used_by_others(9, &[2, 9]), says_nothing, far] {
         let mut bench = adopted(resume, turn);
         assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN");
