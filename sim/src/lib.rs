@@ -26,6 +26,7 @@ pub mod figures;
 pub mod invariants;
 pub mod marks;
 pub mod measure;
+mod panics;
 pub mod play;
 pub mod run;
 pub mod scenario;

@@ -298,5 +298,11 @@ mod broken {
             assert_eq!(folder.read("page.md"), page, "{command}");
             assert!(String::from_utf8_lossy(&out.stderr).contains("page.md is left as it was"));
         }
+        // Nothing broke, but what was measured is another program.
+        let page = "<!-- enumerations -->\nas it was\n<!-- /enumerations -->\n";
+        folder.write("page.md", page);
+        let quiet = "enumerate --op stop --crashes 0 --plant head_without_cas --write page.md";
+        assert!(folder.run(quiet).status.success());
+        assert_eq!(folder.read("page.md"), page);
     }
 }

@@ -122,7 +122,7 @@ impl EnumerateArgs {
         }
         // Not after each scenario: half a table is no better than the one that is there.
         if let Some(page) = &self.write {
-            super::write_if(good, page, &self.mark, &table)?;
+            super::write_if(good && self.plant.is_empty(), page, &self.mark, &table)?;
         }
         Ok(good)
     }

@@ -57,7 +57,12 @@ impl IdleArgs {
             super::aside(self.json, &format!("  {again}"));
         }
         if let Some(page) = &self.write {
-            super::write_if(good, page, "idle", &[in_words(&story, &report, &quiet)])?;
+            super::write_if(
+                good && self.plant.is_empty(),
+                page,
+                "idle",
+                &[in_words(&story, &report, &quiet)],
+            )?;
         }
         Ok(good)
     }

@@ -43,7 +43,7 @@ pub(crate) fn write_if(
         return write_between(page, mark, lines);
     }
     eprintln!(
-        "ployz-sim: {} is left as it was: figures go there only when all went well",
+        "ployz-sim: {} is left as it was: figures go there only when all went well, and nothing was planted",
         page.display()
     );
     Ok(())

@@ -21,6 +21,11 @@ impl Plant {
         self.plant.clone()
     }
 
+    /// Nothing is planted.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.plant.is_empty()
+    }
+
     /// Does it with the bugs planted.
     pub(crate) fn around<T>(&self, body: impl FnOnce() -> T) -> T {
         with_planted(&self.plant, body)

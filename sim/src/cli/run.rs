@@ -35,7 +35,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     json: bool,
     /// Prints what happens, a line each.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "json")]
     trace: bool,
     /// Writes the story to this file, whether it breaks something or not.
     #[arg(long)]
@@ -56,7 +56,7 @@ impl RunArgs {
             saved::save(path, &story)?;
         }
         let began = Instant::now();
-        let report = self.plant.around(|| survived(&story, self.trace && !self.json));
+        let report = self.plant.around(|| survived(&story, self.trace));
         let took = began.elapsed().as_secs_f64();
         if !self.json {
             for line in &report.lines {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::{Play, Report};
 use crate::invariants::ASKED;
+use crate::panics::survive;
 use crate::story::Story;
 
 /// The name of the violation.
@@ -39,41 +40,53 @@ impl Quiet {
 }
 
 /// Plays a story whose operations, in the order of time, are over before `begins`, and counts what the nodes do from then on until its
-/// end. That one of them has not committed by then, or that the nodes did anything after, is a violation. The mending and the questions at rest follow as in every story.
+/// end. That one of them has not committed by then, or that the nodes did anything after, is a violation. The mending and the questions at rest
+/// follow as in every story. Where something panics, that is what broke.
 #[must_use]
 pub fn idle(story: &Story, begins: Duration) -> (Report, Quiet) {
     let mut play = Play::new(story, false);
     let started = std::time::Instant::now();
-    play.plan_everything();
-    play.run_until(Time::ZERO + begins, |_| false);
-    let asked = story.operations.iter().filter(|asked| Duration::from_millis(asked.at) < begins);
-    let ended: Vec<_> = play.tasks.iter().take(asked.count()).map(|task| task.ended).collect();
-    if play.is_busy() || ended.iter().any(|ended| *ended != Some("committed")) {
-        play.violate(
-            UNASKED,
-            format!("not everything is deployed when the quiet begins: {ended:?}"),
-        );
-    }
-    let before = play.counted();
-    play.run_until(Time::ZERO + Duration::from_millis(story.length), |_| false);
-    let after = play.counted();
-    let quiet = Quiet {
-        seconds: after.seconds - before.seconds,
-        writes: after.writes - before.writes,
-        commands: after.commands - before.commands,
-        changes: after.changes - before.changes,
-        effects: after.effects - before.effects,
-    };
-    if !quiet.is_quiet() {
-        play.violate(UNASKED, format!("{quiet:?}"));
-    }
-    let story_took = started.elapsed();
-    let converged = play.liveness();
-    play.at_rest(converged);
-    (Report { story_took, ..play.finish() }, quiet)
+    let mut quiet = Quiet::default();
+    let mut story_took = Duration::ZERO;
+    let through = survive(|| {
+        quiet = play.quiet(begins);
+        story_took = started.elapsed();
+        let converged = play.liveness();
+        play.at_rest(converged);
+    });
+    (play.told(through.err(), story_took), quiet)
 }
 
 impl Play<'_> {
+    /// Deploys everything, leaves it alone, and counts.
+    fn quiet(&mut self, begins: Duration) -> Quiet {
+        self.plan_everything();
+        self.run_until(Time::ZERO + begins, |_| false);
+        let asked = self.story.operations.iter();
+        let asked = asked.filter(|asked| Duration::from_millis(asked.at) < begins).count();
+        let ended: Vec<_> = self.tasks.iter().take(asked).map(|task| task.ended).collect();
+        if self.is_busy() || ended.iter().any(|ended| *ended != Some("committed")) {
+            self.violate(
+                UNASKED,
+                format!("not everything is deployed when the quiet begins: {ended:?}"),
+            );
+        }
+        let before = self.counted();
+        self.run_until(Time::ZERO + Duration::from_millis(self.story.length), |_| false);
+        let after = self.counted();
+        let quiet = Quiet {
+            seconds: after.seconds - before.seconds,
+            writes: after.writes - before.writes,
+            commands: after.commands - before.commands,
+            changes: after.changes - before.changes,
+            effects: after.effects - before.effects,
+        };
+        if !quiet.is_quiet() {
+            self.violate(UNASKED, format!("{quiet:?}"));
+        }
+        quiet
+    }
+
     /// Everything since the beginning.
     fn counted(&self) -> Quiet {
         let world = &self.cluster.world;

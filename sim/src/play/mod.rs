@@ -24,9 +24,7 @@ mod operators;
 mod report;
 mod rest;
 
-use std::any::Any;
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use proto_core::api::Submission;
@@ -41,6 +39,7 @@ pub use report::{Outcomes, Report, outcome};
 use crate::cluster::{Cluster, Stepped};
 use crate::fate::{Fates, Told};
 use crate::invariants::{Invariants, Violation};
+use crate::panics::{PANIC, survive};
 use crate::scenario::founded;
 use crate::story::{Story, What};
 use crate::trace::Trace;
@@ -55,9 +54,6 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// L7.
 const BOUNDED: &str = "L7 effects are bounded";
-
-/// What broke where something panics.
-const PANIC: &str = "panic";
 
 /// Something on the agenda.
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +113,7 @@ pub fn rules() -> Vec<&'static str> {
     use crate::invariants::rest::{FINISHED, NOTHING_LEFT, RUNS};
     let beside = [
         away::ANSWERED,
+        away::GOES_ON,
         away::SAYS_SO,
         clients::DROPPED,
         clients::MISROUTED,
@@ -144,31 +141,28 @@ pub fn play(story: &Story, lines: bool) -> Report {
 #[must_use]
 pub fn survived(story: &Story, lines: bool) -> Report {
     let mut play = Play::new(story, lines);
-    // What a panic leaves half done is only told, never played on.
-    let through = catch_unwind(AssertUnwindSafe(|| play.through()));
+    let through = survive(|| play.through());
     let story_took = *through.as_ref().unwrap_or(&Duration::ZERO);
-    if let Err(panic) = through {
-        play.violate(PANIC, said(&*panic));
-    }
-    let (at, mut violations) =
-        (play.cluster.world.now, play.cluster.invariants.violations().to_vec());
-    match catch_unwind(AssertUnwindSafe(|| play.finish())) {
-        Ok(report) => Report { story_took, ..report },
-        Err(panic) => {
-            violations.push(Violation { invariant: PANIC, what: said(&*panic), at });
-            Report { story_took, violations, ..Report::default() }
-        }
-    }
-}
-
-/// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<String>().map(String::as_str);
-    let said = said.or_else(|| panic.downcast_ref::<&str>().copied());
-    said.unwrap_or("without a word").to_owned()
+    play.told(through.err(), story_took)
 }
 
 impl<'s> Play<'s> {
+    /// What it came to, also where it ended in a panic that said this.
+    fn told(mut self, panicked: Option<String>, story_took: Duration) -> Report {
+        if let Some(what) = panicked {
+            self.violate(PANIC, what);
+        }
+        let (at, mut violations) =
+            (self.cluster.world.now, self.cluster.invariants.violations().to_vec());
+        survive(|| self.finish()).map_or_else(
+            |what| {
+                violations.push(Violation { invariant: PANIC, what, at });
+                Report { story_took, violations, ..Report::default() }
+            },
+            |report| Report { story_took, ..report },
+        )
+    }
+
     fn new(story: &'s Story, lines: bool) -> Self {
         let mut random = Random::new(story.seed);
         let mut world = founded(story.nodes);

@@ -16,6 +16,7 @@ use crate::cluster::{Asked, Cluster, PAUSE};
 use crate::fate::{Budget, Fates};
 use crate::invariants::Invariants;
 use crate::invariants::rest::{self, Content, Snapshot};
+use crate::panics::{PANIC, survive};
 use crate::story::machine_name;
 use crate::trace::{Kind, Trace};
 
@@ -121,8 +122,16 @@ impl<'a> Course<'a> {
         this
     }
 
-    /// The next step; false once it is over.
+    /// The next step; false once it is over, which it also is where something panics.
     pub(crate) fn advance(&mut self) -> bool {
+        survive(|| self.step()).unwrap_or_else(|what| {
+            self.violate(PANIC, what);
+            (self.wait, self.next) = (None, Next::Over);
+            false
+        })
+    }
+
+    fn step(&mut self) -> bool {
         if let Some(Wait { until, end }) = &self.wait {
             let over = |cluster: &Cluster<'_>| match until {
                 Until::TimeIsOver => false,

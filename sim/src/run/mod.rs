@@ -178,3 +178,25 @@ fn name(result: &OperationResult) -> &'static str {
         OperationResult::CleanupPending { .. } => "cleanup pending",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::by_name;
+
+    #[test]
+    fn where_a_run_panics_that_is_what_broke_and_its_choices_are_kept() {
+        let mut prepared =
+            Prepared::new(by_name("pair-stop").expect("there is one")).expect("fine");
+        let (budget, mut plain) = (Budget::new(1, 0, &[2]), Choices::recorded(Vec::new()));
+        let fine = prepared.run(&mut plain, budget.clone(), false);
+        // The other machine is not in the model any more.
+        prepared.world.runtimes.truncate(1);
+        let report = prepared.run(&mut Choices::recorded(Vec::new()), budget, false);
+        let broke = report.violations.last().expect("it panics");
+        assert_eq!(broke.invariant, "panic");
+        assert!(broke.what.contains("index out of bounds"), "{broke}");
+        assert!(report.events > 0 && report.events < fine.events);
+        assert!(!report.taken.is_empty() && report.taken.len() < fine.taken.len());
+    }
+}

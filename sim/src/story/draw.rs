@@ -36,6 +36,8 @@ pub enum Profile {
 }
 
 const TEN_MINUTES: u64 = 600_000;
+/// As many machines have one share of faults.
+const MACHINES: usize = 50;
 
 const NETWORK: [&str; 5] = ["partition", "one_way", "loss", "duplication", "delay"];
 
@@ -57,7 +59,8 @@ pub fn of_seed(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
     draw(&mut Choices::seeded(seed), seed, shape)
 }
 
-/// Draws a story. `seed` is only written into it. Each class of faults comes up to so many times in ten minutes.
+/// Draws a story. `seed` is only written into it. Each class of faults comes up to so many times in ten minutes on [`MACHINES`] machines, and as
+/// often on fewer.
 pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let mut draw = Draw { choices, shape };
     let servers = match shape.nodes {
@@ -80,8 +83,8 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
             "daemon_pause" | "sleep" => 6,
             _ => 3,
         };
-        let most =
-            most * usize::try_from(shape.length / TEN_MINUTES).map_or(1, |times| times.max(1));
+        let times = usize::try_from(shape.length / TEN_MINUTES).map_or(1, |times| times.max(1));
+        let most = most * times * (shape.nodes / MACHINES).max(1);
         for _ in 0..=draw.below(most) {
             let (at, machine) = draw.place(class, &operations);
             faults.push(draw.fault(class, at, machine, servers));
@@ -94,9 +97,9 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     }
     // Whose power goes is no server of the store, or nothing at all would go on.
     let spare = shape.nodes - servers;
-    let goes = spare > 0 && shape.profile != Profile::None && draw.below(5) < 2;
+    let goes = spare > 0 && shape.profile != Profile::None && draw.below(4) < 3;
     let away = goes.then(|| servers + draw.below(spare));
-    let request_every = [0, 50, 200, 1000][draw.below(4)];
+    let request_every = [2000, 50, 200, 1000][draw.below(4)];
     let length = shape.length;
     let nodes = shape.nodes;
     Story {
@@ -223,7 +226,7 @@ impl Draw<'_> {
 
     fn service(&mut self, ns: u32, s: u32) -> Service {
         let version = self.below(3);
-        let image = match self.below(30) {
+        let image = match self.below(40) {
             1 => format!("never-v{version}"),
             2 => format!("exits-3-v{version}"),
             3 => format!("missing-v{version}"),
@@ -300,6 +303,14 @@ impl Draw<'_> {
         // What stands still where nothing is coordinated is hardly missed, and neither if nobody else comes to the same namespace meanwhile.
         let stands_still = matches!(class, "daemon_pause" | "sleep");
         let mut near = &asked[self.below(asked.len())];
+        // An operator who is left without knowing is rare, and so are these.
+        let rare = |asked: &&Asked| {
+            matches!(asked.action, Action::Rollback { .. } | Action::Remove { .. })
+        };
+        let rare: Vec<_> = asked.iter().filter(rare).collect();
+        if class == "undecided" && !rare.is_empty() && self.below(4) == 1 {
+            near = rare[self.below(rare.len())];
+        }
         for _ in 0..if stands_still { 4 } else { 0 } {
             let mut others = asked.iter().filter(|other| other.machine != near.machine);
             let comes_later = |other: &Asked| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proto_core::deploy::spec::Strategy;
 use proto_core::random::Random;
 
-use super::{Action, Asked, Fault, Service, Story, Then, VERSION, What};
+use super::{Action, Asked, Fault, Pinned, Service, Story, Then, VERSION, What};
 
 /// How long the deploys have; then nobody asks for anything. Leases and the records of tries are gone by then.
 pub const DEPLOYED_WITHIN: Duration = Duration::from_secs(600);
@@ -14,8 +14,10 @@ pub const DEPLOYED_WITHIN: Duration = Duration::from_secs(600);
 const FAULT_EVERY: Duration = Duration::from_secs(60);
 /// No partition and no power cut is longer.
 const LONGEST: Duration = Duration::from_secs(600);
-/// How many services there are, each in a namespace of its own.
-const SERVICES: u32 = 8;
+/// How many services of several instances there are, each in a namespace of its own.
+const SPREAD: u32 = 8;
+/// How many there are beside them of one instance, on machines all over the cluster: there instances exit.
+const LONE: u32 = 24;
 /// No service has more instances.
 const MOST_REPLICAS: usize = 20;
 
@@ -25,14 +27,21 @@ pub fn idle(seed: u64, nodes: usize, quiet: Duration) -> Story {
     let mut random = Random::new(seed);
     let mut below = |bound: u64| random.below(bound.max(1));
     let begins = millis(DEPLOYED_WITHIN);
+    let servers: usize = if nodes < 3 { 1 } else { 3 };
     let length = begins + millis(quiet);
     let replicas = u32::try_from(nodes.min(MOST_REPLICAS)).expect("twenty at most");
-    let deploy = |ns| {
+    let deploy = |ns: u32| {
         let (image, strategy) = ("ready-300-v1".to_owned(), Strategy::Rolling);
         let machine = ns as usize % nodes;
-        let services = vec![Service::new(0, image, replicas, strategy)];
-        let action = Action::Deploy { ns, services };
-        let at = 1000 + u64::from(ns) * 20_000;
+        let service = match ns.checked_sub(SPREAD) {
+            None => Service::new(0, image, replicas, strategy),
+            Some(lone) => {
+                let pinned = Some(Pinned::To(home(lone as usize, nodes)));
+                Service { pinned, ..Service::new(0, image, 1, strategy) }
+            }
+        };
+        let action = Action::Deploy { ns, services: vec![service] };
+        let at = 1000 + u64::from(ns) * 15_000;
         Asked { at, machine, action, cancel_after: None, then: Then::Resume, then_on: machine }
     };
     let mut faults = Vec::new();
@@ -46,11 +55,17 @@ pub fn idle(seed: u64, nodes: usize, quiet: Duration) -> Story {
         let what = match below(10) {
             0..=3 => What::DaemonCrash { machine },
             4 | 5 => What::Reboot { machine },
-            6 => What::InstanceExit { machine, nth: index(below(4)) },
-            7 if nodes > 1 => What::OneWay {
-                from: machine,
-                to: (machine + 1 + index(below(nodes as u64 - 1))) % nodes,
-            },
+            6 => {
+                let lone = index(below(LONE.into()));
+                What::InstanceExit { machine: home(lone, nodes), nth: 0 }
+            }
+            // Only the store talks to everybody while nobody asks for anything.
+            7 if nodes > servers => {
+                let server = index(below(servers as u64));
+                let other = servers + machine % (nodes - servers);
+                let (from, to) = if below(2) == 0 { (server, other) } else { (other, server) };
+                What::OneWay { from, to }
+            }
             _ => {
                 // One machine alone, or some on each side.
                 let alone = below(2) == 0;
@@ -64,14 +79,19 @@ pub fn idle(seed: u64, nodes: usize, quiet: Duration) -> Story {
         v: VERSION,
         seed,
         nodes,
-        servers: if nodes < 3 { 1 } else { 3 },
+        servers,
         length,
         request_every: 1000,
-        operations: (0..SERVICES).map(deploy).collect(),
+        operations: (0..SPREAD + LONE).map(deploy).collect(),
         faults,
         away: None,
         broke: None,
     }
+}
+
+/// The machine of one of the services that have one instance.
+fn home(lone: usize, nodes: usize) -> usize {
+    lone * nodes / LONE as usize
 }
 
 fn millis(time: Duration) -> u64 {

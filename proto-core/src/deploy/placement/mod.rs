@@ -4,7 +4,7 @@
 //!
 //! 1. An instance stays where it is as long as its machine is allowed and has room: nothing moves that need not.
 //! 2. A machine is allowed if it is active, its region takes placements, every constraint holds, and no instance on it
-//!    holds a machine port that this one needs.
+//!    holds a machine port that this one needs, nor one of another service of the namespace that goes only after the commit.
 //! 3. Machines in `compute` regions go before those in `home_data` regions (services with volumes will prefer the other).
 //! 4. The value of the service's `spread` attribute with the fewest instances of the service.
 //! 5. The machine with the fewest instances of the service, then of all services, then the lowest id.
@@ -28,7 +28,7 @@ pub use refusal::{Exclusion, Refusal};
 use super::spec::{Constraint, Replicas, ServiceSpec, Topology};
 use crate::id::{MachineId, ServiceName};
 use crate::machine::{MachineLifecycle, MachineRecord};
-use crate::runtime::Network;
+use crate::runtime::{Network, Workload};
 
 /// What the operator wants a region for.
 #[derive(
@@ -61,6 +61,9 @@ pub struct Candidate {
     pub memory_bytes: u64,
     /// Ports of the machine that others than this namespace have.
     pub ports_taken: BTreeSet<u16>,
+    /// Ports of the machine that instances of this namespace have now, and will have until the commit: only the service that is named stops them
+    /// before its new instances start.
+    pub ports_held: BTreeMap<u16, Option<ServiceName>>,
 }
 
 /// What is to be placed.
@@ -194,8 +197,15 @@ impl Host<'_> {
             && self.memory_left >= spec.reservation.memory_bytes
     }
 
-    fn has_ports(&self, spec: &ServiceSpec) -> bool {
-        machine_ports(spec).all(|port| !self.ports.contains(&port))
+    fn has_ports(&self, job: &Job<'_>) -> bool {
+        machine_ports(job.spec)
+            .all(|port| !self.ports.contains(&port) && self.held_by_another(port, job).is_none())
+    }
+
+    /// Who holds this port until the commit, if that is another service (`Some(None)`: what belongs to none).
+    fn held_by_another(&self, port: u16, job: &Job<'_>) -> Option<Option<&ServiceName>> {
+        let holder = self.candidate.ports_held.get(&port)?.as_ref();
+        (holder != Some(job.name)).then_some(holder)
     }
 
     fn takes_new(&self) -> bool {
@@ -213,10 +223,18 @@ impl Host<'_> {
     }
 }
 
-/// The ports of the machine itself that an instance takes.
+/// The ports of the machine itself that an instance of a service takes.
 pub fn machine_ports(spec: &ServiceSpec) -> impl Iterator<Item = u16> {
-    let host_ports = (spec.workload.network == Network::Host).then(|| spec.ports.values().copied());
-    spec.workload.publish.keys().copied().chain(host_ports.into_iter().flatten())
+    ports_of(&spec.workload, &spec.ports)
+}
+
+/// The ports of the machine itself that this workload takes with these ports of its own.
+pub(super) fn ports_of<'a, Name>(
+    workload: &'a Workload,
+    ports: &'a BTreeMap<Name, u16>,
+) -> impl Iterator<Item = u16> {
+    let host_ports = (workload.network == Network::Host).then(|| ports.values().copied());
+    workload.publish.keys().copied().chain(host_ports.into_iter().flatten())
 }
 
 /// Whether a constraint holds on a machine. A machine without the attribute differs from every value.
@@ -289,7 +307,7 @@ impl<'a> World<'a> {
             let allowed = job.allowed.binary_search_by_key(&at, |a| a.host).is_ok();
             let twice = job.spec.placement.replicas == Replicas::Global
                 && job.slots.values().any(|taken| *taken == at);
-            if wanted && allowed && !twice && self.fits(at, job.spec) {
+            if wanted && allowed && !twice && self.fits(at, job) {
                 self.put(job, *slot, at);
             }
         }
@@ -306,7 +324,7 @@ impl<'a> World<'a> {
                 next += 1;
             }
             // A draining machine whose instance did not fit any more is no machine that lacks one.
-            if allowed.takes_new && self.fits(allowed.host, job.spec) {
+            if allowed.takes_new && self.fits(allowed.host, job) {
                 self.put(job, next, allowed.host);
             } else if allowed.takes_new {
                 job.missing.push(next);
@@ -330,7 +348,7 @@ impl<'a> World<'a> {
             let best = job
                 .allowed
                 .iter()
-                .filter(|a| a.takes_new && self.fits(a.host, job.spec))
+                .filter(|a| a.takes_new && self.fits(a.host, job))
                 .min_by_key(|a| {
                     let host = &self.hosts[a.host];
                     let second_choice = host.candidate.region_role != RegionRole::Compute;
@@ -355,8 +373,8 @@ impl<'a> World<'a> {
         !first(choice.host) && job.allowed.iter().any(|a| a.takes_new && first(a.host))
     }
 
-    fn fits(&self, at: usize, spec: &ServiceSpec) -> bool {
-        self.hosts[at].has_room(spec) && self.hosts[at].has_ports(spec)
+    fn fits(&self, at: usize, job: &Job<'_>) -> bool {
+        self.hosts[at].has_room(job.spec) && self.hosts[at].has_ports(job)
     }
 
     fn put(&mut self, job: &mut Job<'_>, slot: u32, at: usize) {

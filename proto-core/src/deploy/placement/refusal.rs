@@ -135,6 +135,12 @@ impl World<'_> {
         if let Some(port) = super::machine_ports(job.spec).find(|port| host.ports.contains(port)) {
             return format!("with its port {port} taken by an instance already");
         }
+        let mut wanted = super::machine_ports(job.spec);
+        let held = wanted.find_map(|port| Some((port, host.held_by_another(port, job)?)));
+        if let Some((port, holder)) = held {
+            let holder = holder.map_or("an instance of no commit", ServiceName::as_str);
+            return format!("with its port {port} held by {holder} until the commit");
+        }
         "with an instance".to_owned()
     }
 }

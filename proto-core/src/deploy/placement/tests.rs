@@ -25,6 +25,7 @@ fn machine(id: &str, az: &str) -> Candidate {
         cpu_millis: 8_000,
         memory_bytes: 16 * GIB,
         ports_taken: BTreeSet::new(),
+        ports_held: BTreeMap::new(),
     }
 }
 

@@ -333,6 +333,29 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
+    /// The ports that what runs for this namespace on a machine has until the commit. An instance of the head can be stopped first, by its own
+    /// service; a stray goes with the others.
+    fn ports_held(
+        &self,
+        seen: &MachineObservation,
+        now: &BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>>,
+    ) -> BTreeMap<u16, Option<ServiceName>> {
+        let mut held = BTreeMap::new();
+        for there in seen.instances.iter().filter(|i| i.spec.namespace == self.namespace) {
+            if !matches!(there.state, InstanceState::Running | InstanceState::Restarting) {
+                continue;
+            }
+            let slots = now.get(&there.spec.service).into_iter().flat_map(|slots| slots.values());
+            let of_head = slots
+                .into_iter()
+                .any(|i| i.machine == seen.machine && i.instance == there.spec.name);
+            let holder = of_head.then(|| there.spec.service.clone());
+            let ports = placement::ports_of(&there.spec.workload, &there.spec.ports);
+            held.extend(ports.map(|port| (port, holder.clone())));
+        }
+        held
+    }
+
     fn place(
         &mut self,
         now: &BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>>,
@@ -358,6 +381,7 @@ impl<'a> Planner<'a> {
                     cpu_millis: seen.facts.cpu_total_millis.saturating_sub(cpu),
                     memory_bytes: seen.facts.memory_total_bytes.saturating_sub(memory),
                     ports_taken: self.ports_of_others(&record.id, seen),
+                    ports_held: self.ports_held(seen, now),
                 })
             })
             .collect();

@@ -266,6 +266,35 @@ fn an_instance_goes_where_its_port_is_free_and_a_refusal_names_the_owner() {
 }
 
 #[test]
+fn an_instance_does_not_go_where_another_service_has_its_port_until_the_commit() {
+    let publish = "publish = [{ machine_port = 9000 }]";
+    let handed_over = format!(
+        "[[services]]\nname = \"api\"\nimage = \"app:v1\"\nports = {{ http = 8080 }}\n{publish}"
+    );
+    let mut world = World::subnets();
+    let first = world.apply(&deploy("a", "app:v1", 1, publish)).unwrap();
+    assert_eq!(machines(&first), ["m1"]);
+    let again = world.apply(&deploy("a", "app:v2", 1, publish)).unwrap();
+    assert_eq!(machines(&again), ["m1"], "it stops its own first");
+    let plan = world.apply(&deploy("a", "app:v2", 1, &handed_over)).unwrap();
+    assert_eq!(machines(&plan), ["m2", "m1"], "api, web");
+
+    let mut world = World::subnets();
+    world.apply(&deploy("a", "app:v1", 2, publish)).unwrap();
+    let Planned::Refused(error) = world.plan(&deploy("a", "app:v1", 2, &handed_over)) else {
+        panic!("web has the port on both machines")
+    };
+    assert_eq!(error.code, "NO_PLACE");
+    let why = "2 with its port 9000 held by web until the commit (m1, m2)";
+    assert!(error.message.contains(why), "{}", error.message);
+    // Once what holds it has ended, it is free.
+    for seen in world.seen.values_mut() {
+        seen.instances.iter_mut().for_each(|i| i.state = InstanceState::Exited { code: 0 });
+    }
+    assert!(matches!(world.plan(&deploy("a", "app:v1", 2, &handed_over)), Planned::Plan(_)));
+}
+
+#[test]
 fn a_port_that_a_stranger_listens_on_everywhere_is_refused_with_the_next_command() {
     let mut world = World::subnets();
     for machine in MACHINES {
