@@ -32,7 +32,7 @@ pub struct User {
     pub operation: OperationId,
     /// Which try of it.
     pub attempt: u32,
-    /// The places: see [`place_in_turn`]. Never empty.
+    /// The places: last bytes of addresses, or ports where all share one address. Never empty.
     pub places: BTreeSet<u16>,
 }
 
