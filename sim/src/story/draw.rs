@@ -59,7 +59,7 @@ pub fn of_seed(seed: u64, nodes: (u64, u64), profile: Profile) -> Story {
     draw(&mut Choices::seeded(seed), seed, shape)
 }
 
-/// Draws a story. `seed` is only written into it. Each class of faults comes up to so many times in ten minutes on [`MACHINES`] machines, and as
+/// Draws a story. `seed` is only written into it. Each class of faults comes up to so many times in ten minutes on 50 machines, and as
 /// often on fewer.
 pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let mut draw = Draw { choices, shape };
