@@ -79,8 +79,9 @@ enum Command {
 
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
-        Ok(true) => ExitCode::SUCCESS,
+        Ok(true) if cli::is_written() => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
+        Ok(true) => ExitCode::from(2),
         Err(error) => {
             eprintln!("ployz-sim: {error}");
             ExitCode::from(2)

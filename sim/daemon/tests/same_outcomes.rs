@@ -14,7 +14,7 @@ fn stories() -> Vec<(String, Story)> {
             let path = entry.expect("it can be listed").path();
             let text = std::fs::read_to_string(&path).expect("it can be read");
             let name = path.file_stem().expect("a file").to_string_lossy().into_owned();
-            (name, serde_json::from_str(&text).expect("a story"))
+            (name, Story::read(&text).expect("a story"))
         })
         .collect();
     stories.sort_by(|one, other| one.0.cmp(&other.0));

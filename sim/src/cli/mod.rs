@@ -20,6 +20,7 @@ pub(crate) mod sweep;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sim::figures::write_between;
 pub(crate) use sim::figures::{around, cpu_seconds, peak_memory};
@@ -27,9 +28,18 @@ pub(crate) use sim::figures::{around, cpu_seconds, peak_memory};
 pub(crate) fn line(what: std::fmt::Arguments<'_>) {
     if let Err(error) = writeln!(std::io::stdout().lock(), "{what}")
         && error.kind() != ErrorKind::BrokenPipe
+        && !UNWRITTEN.swap(true, Ordering::Relaxed)
     {
         eprintln!("ployz-sim: the output cannot be written: {error}");
     }
+}
+
+/// Something of the output could not be written, which was said once.
+static UNWRITTEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether all of the output could be written, or its reader had seen enough.
+pub(crate) fn is_written() -> bool {
+    !UNWRITTEN.load(Ordering::Relaxed)
 }
 
 /// Puts what was measured between the marks of a page. Where something was wrong the page stays as it is: what it says held once.

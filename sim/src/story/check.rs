@@ -1,8 +1,13 @@
 //! What a story that was written by hand may get wrong beside its syntax.
 
+use std::collections::BTreeSet;
+
 use proto_core::deploy::HostName;
 
 use super::{Action, Fault, Service, Story, VERSION, What};
+
+/// As many milliseconds may be between a plan and its application.
+const LONGEST_PREPARED: u64 = 600_000;
 
 impl Story {
     /// Reads a story.
@@ -35,6 +40,7 @@ impl Story {
                 "something is asked for at {at} ms, and the story ends at {length} ms"
             ));
         }
+        self.operations.iter().try_for_each(|asked| check_action(&asked.action))?;
         let asked = self.operations.iter().flat_map(|asked| [asked.machine, asked.then_on]);
         let asked = asked.chain(self.away);
         let struck = self.faults.iter().flat_map(|fault| fault.what.machines());
@@ -66,6 +72,9 @@ impl Story {
             What::ServerCrash { machine } if *machine >= self.servers => {
                 Err(format!("machine {machine} has no server of the store that could crash"))
             }
+            What::Loss { per_mille } | What::Duplication { per_mille } if *per_mille > 1000 => {
+                Err(format!("{per_mille} of 1000 messages are struck"))
+            }
             What::EndedKeysBack { days, .. } if *days > 366 => {
                 Err(format!("{days} quiet days; a year is enough"))
             }
@@ -74,6 +83,25 @@ impl Story {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// A deploy has each service once, and only those that clients ask; a plan is not kept for longer than anybody is waited for.
+fn check_action(action: &Action) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    for service in services(action) {
+        if service.s > 1 {
+            return Err(format!("there is no service {}: a namespace has 0 and 1", service.s));
+        }
+        if !seen.insert(service.s) {
+            return Err(format!("service {} is twice in one deploy", service.s));
+        }
+    }
+    match action {
+        Action::Prepared { after, .. } if *after > LONGEST_PREPARED => {
+            Err(format!("a plan is applied after {after} ms; {LONGEST_PREPARED} at most"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -134,6 +162,28 @@ mod tests {
         assert_eq!(wrong, "4000000000 quiet days; a year is enough");
         let wrong = with_fault(json!({"at": 5, "fault": "server_crash", "machine": 3}));
         assert_eq!(wrong, "machine 3 has no server of the store that could crash");
+        let wrong = with_fault(json!({"at": 5, "for": 1, "fault": "loss", "per_mille": 5000}));
+        assert_eq!(wrong, "5000 of 1000 messages are struck");
+    }
+
+    #[test]
+    fn a_deploy_that_nobody_could_see_through_is_refused() {
+        let with_services = |numbers: [u32; 2]| {
+            let service = |s: u32| json!({"s": s, "image": "ready-300-v1", "replicas": 1, "strategy": "rolling", "names": []});
+            let services = numbers.map(service);
+            let deploy = json!({"do": "deploy", "ns": 0, "services": services});
+            read(|story| story["operations"][0]["action"] = deploy.clone()).map(|_| ())
+        };
+        assert_eq!(with_services([0, 1]), Ok(()));
+        assert_eq!(with_services([1, 1]).unwrap_err(), "service 1 is twice in one deploy");
+        let wrong = with_services([0, 2]).unwrap_err();
+        assert_eq!(wrong, "there is no service 2: a namespace has 0 and 1");
+        let late = |story: &mut Value| {
+            let of = story["operations"][0]["action"].clone();
+            story["operations"][0]["action"] =
+                json!({"do": "prepared", "of": of, "after": u64::MAX});
+        };
+        assert!(read(late).unwrap_err().ends_with("ms; 600000 at most"));
     }
 
     #[test]
