@@ -128,7 +128,7 @@ pub(crate) fn plan() -> Plan {
             &[],
         )],
         left_to_others: BTreeMap::new(),
-        used_up_to: BTreeMap::new(),
+        uses: BTreeMap::new(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a coordinator says to a machine, and what the machine answers.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -73,9 +73,9 @@ pub enum CommandReply {
         /// For example that a gateway did not answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         note: Option<String>,
-        /// To [`CommandBody::Barrier`]: how far this machine's addresses have been used, if any has.
+        /// To [`CommandBody::Barrier`]: which addresses of this machine others than the try that asks have used.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        turn: Option<Turn>,
+        used_by_others: Option<Uses>,
     },
     /// The epoch is lower than one that this machine has seen. Nothing was done, and nothing will be.
     Stale {
@@ -88,14 +88,27 @@ pub enum CommandReply {
     Unknown,
 }
 
-/// How far a machine's addresses have been used, which it does in turn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Turn {
-    /// The last place that was used: a last byte, or a port.
-    pub up_to: u16,
-    /// The last places that others have used than the try that asks, as far back as the machine remembers. `None`: it does not say.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub others: Option<BTreeSet<u16>>,
+/// Which addresses of a machine have been used, and in which order.
+///
+/// A place is the last byte of an address of the machine's subnet, or a port where all instances share one address.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Uses {
+    /// How many there have been: they are counted from 1 on.
+    pub count: u64,
+    /// The newest use that is not remembered any more; 0 if all are.
+    #[serde(default)]
+    pub forgotten: u64,
+    /// When each place was used last.
+    #[serde(default)]
+    pub places: BTreeMap<u16, u64>,
+}
+
+impl Uses {
+    /// Whether a place has been used since there were so many uses. What is forgotten may have been one of it.
+    #[must_use]
+    pub fn since(&self, count: u64, place: u16) -> bool {
+        self.forgotten > count || self.places.get(&place).is_some_and(|at| *at > count)
+    }
 }
 
 /// A machine as it sees itself.
@@ -109,9 +122,9 @@ pub struct MachineObservation {
     pub facts: RuntimeFacts,
     /// The runtime's name: `docker` or `process`.
     pub runtime: String,
-    /// How far its addresses have been used: the next instance gets one after this. A last byte, or a port.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub used_up_to: Option<u16>,
+    /// Which of its addresses have been used: a new instance gets one that has not been for longest.
+    #[serde(default)]
+    pub uses: Uses,
 }
 
 /// Why a step cannot be done.

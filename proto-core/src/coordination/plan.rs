@@ -34,10 +34,10 @@ pub struct Plan {
     /// at once more when the record is there for the others to see; see [`Reservation`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub left_to_others: BTreeMap<MachineId, Reservation>,
-    /// How far the addresses of each machine on which instances are made had been used (see [`super::FenceFile::made`]). Looked at once more
+    /// How often addresses had been used of each machine on which instances are made (see [`super::command::Uses`]). Looked at once more
     /// behind the barrier: what was drawn may have been used, and given up, since.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub used_up_to: BTreeMap<MachineId, u16>,
+    pub uses: BTreeMap<MachineId, u64>,
 }
 
 impl Plan {

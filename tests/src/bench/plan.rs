@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use proto_core::api::OperationRequest;
-use proto_core::coordination::command::MachineObservation;
+use proto_core::coordination::command::{MachineObservation, Uses};
 use proto_core::coordination::plan::{Action, Plan};
 use proto_core::deploy::manifest::{Format, parse};
 use proto_core::deploy::plan::{Planned, plan};
@@ -116,7 +116,7 @@ impl World {
                     disk_free_bytes: 1 << 40,
                 },
                 runtime: "docker".to_owned(),
-                used_up_to: None,
+                uses: Uses::default(),
             };
             facts.machines.insert(id.clone(), record);
             seen.insert(id, observation);

@@ -34,7 +34,7 @@ use super::plan::Plan;
 use super::record::{OperationRecord, Phase};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
-use crate::coordination::command::{MachineObservation, Turn};
+use crate::coordination::command::{MachineObservation, Uses};
 use crate::daemon::{Completion, EffectKind};
 use crate::id::{MachineId, OperationId};
 use crate::random::Random;
@@ -127,8 +127,8 @@ pub struct Operation {
     plan: Option<Plan>,
     record: Option<Versioned<OperationRecord>>,
     lease: Option<HeldLease>,
-    /// How far each machine's addresses had been used when it acknowledged the barrier.
-    turns: BTreeMap<MachineId, Turn>,
+    /// Which addresses of each machine others had used when it acknowledged the barrier.
+    used_by_others: BTreeMap<MachineId, Uses>,
     /// Counts barriers and runs of steps: what an earlier one still answers is ignored.
     round: u32,
     races: u32,
@@ -162,7 +162,7 @@ impl Operation {
             plan: None,
             record: None,
             lease: None,
-            turns: BTreeMap::new(),
+            used_by_others: BTreeMap::new(),
             round: 0,
             races: 0,
             again: false,

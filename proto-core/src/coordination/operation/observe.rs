@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
-use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, Turn};
-use crate::coordination::participant::{is_used, place_in_turn};
+use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, Uses};
+use crate::coordination::participant::places;
 use crate::coordination::plan::Plan;
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
@@ -304,10 +304,8 @@ impl Operation {
                 let other = (prepared.operation != plan.operation)
                     .then(|| "the plan is of another request".to_owned());
                 let used = || {
-                    let turn = |up_to| Turn { up_to, others: None };
-                    let now = self.observations.iter().filter_map(|(machine, seen)| {
-                        Some((machine.clone(), turn(seen.used_up_to?)))
-                    });
+                    let now = self.observations.iter();
+                    let now = now.map(|(machine, seen)| (machine.clone(), seen.uses.clone()));
                     self.used_address(prepared, &now.collect())
                 };
                 if let Some(moved) = moved.or(other).or_else(used) {
@@ -403,7 +401,7 @@ impl Operation {
             return self.never_begun(wall, error);
         }
         let spoiled = || {
-            let used = self.used_address(self.recorded_plan(), &self.turns);
+            let used = self.used_address(self.recorded_plan(), &self.used_by_others);
             used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used)).or_else(|| self.taken_address())
         };
         let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
@@ -442,18 +440,19 @@ impl Operation {
         plans && !self.cancelled && self.races < MAX_RACES
     }
 
-    /// Says which address of a new instance has been used by others since this was planned, if any. `now`: how far the turns are. Whoever
+    /// Says which address of a new instance has been used by others since this was planned, if any. Whoever
     /// had it may have given it up again, and a gateway that has not heard of that for a while would send their requests here.
-    fn used_address(&self, plan: &Plan, now: &BTreeMap<MachineId, Turn>) -> Option<String> {
+    fn used_address(&self, plan: &Plan, now: &BTreeMap<MachineId, Uses>) -> Option<String> {
         let made = plan.steps.iter().filter_map(|step| Some((&step.machine, step.action.makes()?)));
         let mut drawn = made.filter(|(machine, spec)| {
             let there = self.facts.machines.get(*machine).map(|there| &there.addressing);
-            // The host's own network has no turn.
+            // Ports of the host's own network are not drawn.
             !(spec.address.is_loopback() && matches!(there, Some(Addressing::Subnet(_))))
         });
         let (machine, spec) = drawn.find(|(machine, spec)| {
-            let (then, now) = (plan.used_up_to.get(*machine), now.get(*machine));
-            then.zip(now).is_some_and(|(then, now)| is_used(*then, now, place_in_turn(spec)))
+            let (then, now) = (plan.uses.get(*machine), now.get(*machine));
+            let uses = then.zip(now);
+            uses.is_some_and(|(then, now)| places(spec).iter().any(|at| now.since(*then, *at)))
         })?;
         let address = spec.address;
         Some(format!(

@@ -84,7 +84,7 @@ impl Operation {
     /// machine that has left the cluster is not waited for.
     pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
         self.round += 1;
-        self.turns.clear();
+        self.used_by_others.clear();
         self.unchecked = adopted && self.record().phase == Phase::Executing;
         if adopted && mutant::on(Mutant::NoBarrier) {
             return self.behind_barrier(now, wall);
@@ -125,9 +125,9 @@ impl Operation {
     ) {
         let State::Barrier { waiting, again, .. } = &mut self.state else { return };
         match outcome {
-            Outcome::Ok(CommandReply::Done { turn, .. }) => {
+            Outcome::Ok(CommandReply::Done { used_by_others, .. }) => {
                 waiting.remove(&machine);
-                self.turns.extend(turn.map(|turn| (machine, turn)));
+                self.used_by_others.extend(used_by_others.map(|uses| (machine, uses)));
             }
             Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),
             Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown => {

@@ -208,7 +208,7 @@ impl Job {
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None, turn: None }
+    CommandReply::Done { note: None, used_by_others: None }
 }
 
 fn failed(error: RuntimeError) -> CommandReply {
@@ -229,10 +229,8 @@ impl Participant {
             }
             Work::Barrier => {
                 let Job { operation, attempt, .. } = &self.jobs[&id];
-                let reply = CommandReply::Done {
-                    note: None,
-                    turn: self.fence.turn_for(operation, *attempt),
-                };
+                let others = self.fence.used_by_others(operation, *attempt);
+                let reply = CommandReply::Done { note: None, used_by_others: Some(others) };
                 self.finish(now, id, Some(reply));
             }
             Work::Settle => unreachable!("a settling is issued when it is made"),
@@ -296,7 +294,7 @@ impl Participant {
             Completion::Routes(result) => {
                 // Whoever does not answer holds up nothing: the answer says so.
                 let note = result.unwrap_or_else(Some);
-                let reply = CommandReply::Done { note, turn: None };
+                let reply = CommandReply::Done { note, used_by_others: None };
                 return self.finish(now, id, Some(reply));
             }
             Completion::Runtime(outcome) => outcome,
@@ -580,7 +578,7 @@ impl Participant {
 
     fn observed(&mut self, now: Time, id: JobId, completion: Outcome<RuntimeReply, RuntimeError>) {
         let (machine, runtime) = (self.machine.clone(), self.runtime.clone());
-        let used_up_to = self.fence.used_up_to;
+        let uses = self.fence.used();
         let Work::Observe { images, ports, seen, .. } = &mut self.job(id).work else {
             unreachable!("only an observation is observed")
         };
@@ -598,7 +596,7 @@ impl Participant {
                     instances,
                     facts,
                     runtime,
-                    used_up_to,
+                    uses,
                 })
             }
             Outcome::Ok(other) => panic!("the runtime answered {other:?} to an observation"),

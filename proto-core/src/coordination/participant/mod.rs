@@ -18,8 +18,8 @@ mod job;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+pub(crate) use fence::places;
 pub use fence::{FenceFile, JournalEntry, User};
-pub(crate) use fence::{is_used, place_in_turn};
 pub use job::JobId;
 use job::{Job, Work};
 

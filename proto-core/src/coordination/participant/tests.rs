@@ -111,84 +111,87 @@ proptest! {
     }
 }
 
-/// An instance at this place of its machine's turn.
+/// An instance at this place.
 fn at(place: u16) -> InstanceSpec {
     serde_json::from_value(serde_json::json!({
         "name": "web-0", "namespace": "blog", "service": "web", "slot": 0, "operation": "0123456789abcdef",
         "workload": { "image": "", "restart": "always", "stop_grace_period": "1s", "network": "overlay" },
-        "address": format!("10.101.0.{place}"), "ports": {},
+        "address": format!("10.101.0.{place}"), "ports": { "http": 80 },
     }))
     .unwrap()
+}
+
+/// An instance that shares its address with others.
+fn on_ports<const N: usize>(ports: [u16; N]) -> InstanceSpec {
+    let ports = ports.into_iter().map(|port| (format!("p{port}"), port)).collect();
+    InstanceSpec { address: std::net::Ipv4Addr::LOCALHOST.into(), ports, ..at(2) }
 }
 
 fn operation(number: u8) -> OperationId {
     OperationId::from_digest(&Digest::of_bytes(&[number]))
 }
 
-fn others(fence: &FenceFile, number: u8, attempt: u32) -> Vec<u16> {
-    fence.turn_for(&operation(number), attempt).unwrap().others.unwrap().into_iter().collect()
-}
-
 #[test]
-fn a_machine_remembers_who_used_the_places_of_its_turn() {
+fn a_machine_remembers_who_used_its_addresses_last() {
     let mut fence = FenceFile::default();
-    assert_eq!(fence.turn_for(&operation(1), 0), None, "nothing was used");
     // 3 and 4 are set aside for the third.
     for (place, who, attempt) in [(2, 1, 0), (5, 2, 0), (6, 1, 0), (7, 1, 1)] {
         fence.made(&at(place), &operation(who), attempt);
     }
-    assert_eq!(others(&fence, 1, 0), [5, 7], "another try is another one");
-    assert_eq!(others(&fence, 3, 0), [2, 5, 6, 7]);
+    let others = |fence: &FenceFile, who, attempt| {
+        let uses = fence.used_by_others(&operation(who), attempt);
+        assert_eq!((uses.count, uses.forgotten), (fence.uses, 0));
+        Vec::from_iter(uses.places)
+    };
+    assert_eq!(others(&fence, 1, 0), [(5, 2), (7, 4)], "another try is another one");
+    assert_eq!(others(&fence, 3, 0), [(2, 1), (5, 2), (6, 3), (7, 4)]);
     // What was set aside is used late, and then by another one.
     fence.made(&at(3), &operation(3), 0);
-    assert_eq!((fence.used_up_to, others(&fence, 3, 0)), (Some(7), vec![2, 5, 6, 7]));
+    assert_eq!(others(&fence, 3, 0), [(2, 1), (5, 2), (6, 3), (7, 4)]);
     fence.made(&at(3), &operation(4), 0);
-    assert_eq!(others(&fence, 3, 0), [2, 3, 5, 6, 7]);
-    // A round later: 2 was used a round before when the turn passes it.
-    fence.made(&at(250), &operation(5), 0);
-    fence.made(&at(1), &operation(5), 0);
-    fence.made(&at(4), &operation(5), 0);
-    assert_eq!((fence.used_up_to, others(&fence, 6, 0)), (Some(4), vec![1, 4, 5, 6, 7, 250]));
-    // A late one of the round before: the turn has not passed what is between.
-    fence.made(&at(200), &operation(1), 0);
-    assert_eq!(
-        (fence.used_up_to, others(&fence, 6, 0)),
-        (Some(200), vec![1, 4, 5, 6, 7, 200, 250])
-    );
+    let uses = fence.used_by_others(&operation(3), 0);
+    assert!(uses.since(4, 3) && !uses.since(6, 3) && !uses.since(0, 4));
+}
+
+#[test]
+fn all_ports_of_an_instance_count_and_what_is_forgotten_may_have_been_used() {
+    let mut fence = FenceFile::default();
+    fence.made(&on_ports([20_001]), &operation(1), 0);
+    // Set aside after the first: 20002 to 20004.
+    fence.made(&on_ports([20_002]), &operation(2), 0);
+    let uses = fence.used_by_others(&operation(3), 0);
+    let since = |uses: &crate::coordination::command::Uses, spec| {
+        super::places(&spec).iter().any(|place| uses.since(1, *place))
+    };
+    assert!(since(&uses, on_ports([20_002, 20_003, 20_004])));
+    assert!(!since(&uses, on_ports([20_003, 20_004])));
+    for port in 0..300 {
+        fence.made(&on_ports([21_000 + port]), &operation(2), 0);
+    }
+    let uses = fence.used();
+    assert_eq!((uses.count, uses.forgotten, uses.places.len()), (302, 48, 254));
+    assert!(since(&uses, on_ports([20_003])), "nobody knows any more");
+    assert!(!uses.since(48, 20_003));
 }
 
 proptest! {
-    /// Whatever is used in turn, here and there a place that was set aside before: a use by another one is not forgotten within some
-    /// hundred uses, and nobody has used what was only passed.
+    /// An address counts as used since a plan was made exactly if another one has used it last since then, however often the machine has gone
+    /// round and whatever was used out of turn.
     #[test]
-    fn an_address_counts_as_used_if_another_one_has_used_it(
-        before in proptest::collection::vec((1_u16..4, 0_u8..4), 0..300),
-        drawn in 1_u16..4,
-        after in proptest::collection::vec((1_u16..4, 0_u8..4, proptest::option::weighted(0.2, 1_u16..60)), 0..60),
+    fn an_address_counts_as_used_if_another_one_has_used_it_since(
+        before in proptest::collection::vec((2_u16..=254, 0_u8..4), 0..400),
+        after in proptest::collection::vec((2_u16..=254, 0_u8..4), 0..400),
+        places in proptest::collection::vec(2_u16..=254, 20),
     ) {
         const OWN: u8 = 3;
-        let next = |from: u16, on: u16| (from + on - 2) % 253 + 2;
         let mut fence = FenceFile::default();
-        fence.made(&at(2), &operation(0), 0);
-        for (on, who) in before {
-            let place = next(fence.used_up_to.unwrap(), on);
-            fence.made(&at(place), &operation(who), 0);
+        before.iter().for_each(|(place, who)| fence.made(&at(*place), &operation(*who), 0));
+        let then = fence.uses;
+        after.iter().for_each(|(place, who)| fence.made(&at(*place), &operation(*who), 0));
+        let uses = fence.used_by_others(&operation(OWN), 0);
+        for place in places {
+            let last = after.iter().rfind(|(used, _)| *used == place);
+            prop_assert_eq!(uses.since(then, place), last.is_some_and(|(_, who)| *who != OWN));
         }
-        let then = fence.used_up_to.unwrap();
-        let place = next(then, drawn);
-        let (mut used, mut wrapped) = (false, place < then);
-        for (on, who, late) in after {
-            let up_to = fence.used_up_to.unwrap();
-            let now = match late {
-                Some(behind) if up_to > behind + 2 => up_to - behind,
-                _ => next(up_to, on),
-            };
-            fence.made(&at(now), &operation(who), 0);
-            wrapped |= fence.used_up_to.unwrap() < up_to;
-            used = if now == place { who != OWN } else { used };
-        }
-        let turn = fence.turn_for(&operation(OWN), 0).unwrap();
-        prop_assert!(!used || is_used(then, &turn, place), "{then} {place} {turn:?}");
-        prop_assert!(wrapped || used || !is_used(then, &turn, place), "{then} {place} {turn:?}");
     }
 }

@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::ops::RangeInclusive;
 
-use crate::coordination::command::MachineObservation;
+use crate::coordination::command::{MachineObservation, Uses};
 use crate::coordination::plan::Action;
 use crate::id::MachineId;
 use crate::machine::{Addressing, MachineRecord};
@@ -21,8 +22,10 @@ use crate::store::Facts;
 pub(super) struct Addresses {
     used: BTreeMap<MachineId, Endpoints>,
     left: BTreeMap<MachineId, Endpoints>,
-    /// How far each machine's addresses have been used: they are drawn in turn, so that one that was given up rests for a while.
-    used_up_to: BTreeMap<MachineId, u16>,
+    /// When addresses of each machine were used: one that was given up rests until all others have been.
+    uses: BTreeMap<MachineId, Uses>,
+    /// What was drawn last.
+    drawn: BTreeMap<MachineId, u16>,
 }
 
 /// Where instances listen that share the machine's own network.
@@ -49,8 +52,9 @@ impl Addresses {
     ) -> Self {
         let mut this = Self::default();
         for (machine, seen) in observations {
-            let up_to = seen.used_up_to.filter(|_| !mutant::on(Mutant::AddressesUsedAgain));
-            this.used_up_to.insert(machine.clone(), up_to.unwrap_or(0));
+            if !mutant::on(Mutant::AddressesUsedAgain) {
+                this.uses.insert(machine.clone(), seen.uses.clone());
+            }
             for instance in &seen.instances {
                 let ports = instance.spec.ports.values().copied();
                 take(&mut this.used, machine, instance.spec.address, ports);
@@ -92,27 +96,34 @@ impl Addresses {
         let none = Endpoints::new();
         let used = self.used.get(&machine.id).unwrap_or(&none);
         let left = self.left.get(&machine.id).unwrap_or(&none);
-        let up_to = self.used_up_to.entry(machine.id.clone()).or_default();
+        let no_uses = Uses::default();
+        let uses = self.uses.get(&machine.id).unwrap_or(&no_uses);
+        let drawn_last = self.drawn.get(&machine.id).copied();
         let (address, ports) = match machine.addressing {
             Addressing::Subnet(_) if host_network => (LOOPBACK, ports.clone()),
             Addressing::Subnet(subnet) => {
                 let [a, b, c, _] = subnet.octets();
-                let after = u8::try_from(*up_to).unwrap_or(0);
-                let at = |d| IpAddr::V4(Ipv4Addr::new(a, b, c, d));
-                let all = in_turn(2, 254, after).map(|d| (at(d), 0));
+                let at = |place| {
+                    let last_byte = u8::try_from(place).expect("254 at most");
+                    IpAddr::V4(Ipv4Addr::new(a, b, c, last_byte))
+                };
+                let all = longest_unused(2..=254, uses, drawn_last).map(|place| (at(place), 0));
                 let (address, _) = free(all, used, left).next()?;
                 if let IpAddr::V4(address) = address {
-                    *up_to = u16::from(address.octets()[3]);
+                    self.drawn.insert(machine.id.clone(), address.octets()[3].into());
                 }
                 (address, ports.clone())
             }
             Addressing::Loopback { first, last } => {
-                let all = in_turn(first, last, *up_to).map(|port| (LOOPBACK, port));
+                let all = longest_unused(first..=last, uses, drawn_last);
+                let all = all.map(|port| (LOOPBACK, port));
                 let mut free = free(all, used, left);
                 let drawn: Option<BTreeMap<_, _>> =
                     ports.keys().map(|name| Some((name.clone(), free.next()?.1))).collect();
                 let drawn = drawn?;
-                *up_to = drawn.values().next_back().copied().unwrap_or(*up_to);
+                if let Some(port) = drawn.values().next_back() {
+                    self.drawn.insert(machine.id.clone(), *port);
+                }
                 (LOOPBACK, drawn)
             }
         };
@@ -132,14 +143,22 @@ fn free<'a>(
     fresh.chain(unused.filter(|endpoint| left.contains(endpoint)))
 }
 
-/// The numbers of a range, beginning after this one.
-fn in_turn<T>(first: T, last: T, after: T) -> impl Iterator<Item = T> + Clone
-where
-    T: Copy + Ord,
-    std::ops::RangeInclusive<T>: Iterator<Item = T> + Clone,
-{
-    let later = (first..=last).filter(move |n| *n > after);
-    later.chain((first..=last).filter(move |n| *n <= after))
+/// The places of a range: first those of which no use is remembered, in turn, beginning after what was drawn or used last; then the others,
+/// what was used longest ago first.
+fn longest_unused(
+    range: RangeInclusive<u16>,
+    uses: &Uses,
+    drawn_last: Option<u16>,
+) -> impl Iterator<Item = u16> + Clone + '_ {
+    let mut again: Vec<_> =
+        uses.places.range(range.clone()).map(|(place, at)| (*at, *place)).collect();
+    again.sort_unstable();
+    let used_last = again.last().map(|(_, place)| *place);
+    let after = drawn_last.or(used_last).unwrap_or(0);
+    let later = range.clone().filter(move |place| *place > after);
+    let in_turn = later.chain(range.filter(move |place| *place <= after));
+    let fresh = in_turn.filter(|place| !uses.places.contains_key(place));
+    fresh.chain(again.into_iter().map(|(_, place)| place))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Decision 006, as somebody would draw addresses who looks at each in turn.
+//! Decision 006, as somebody would draw addresses who looks at each.
 
 use proptest::prelude::*;
 
@@ -24,28 +24,43 @@ fn machine(addressing: Addressing) -> MachineRecord {
 fn addresses(
     used: &BTreeSet<(IpAddr, u16)>,
     left: &BTreeSet<(IpAddr, u16)>,
-    up_to: u16,
+    uses: &Uses,
 ) -> Addresses {
     let id = MachineId::new("m1").unwrap();
     Addresses {
         used: [(id.clone(), used.clone())].into(),
         left: [(id.clone(), left.clone())].into(),
-        used_up_to: [(id, up_to)].into(),
+        uses: [(id, uses.clone())].into(),
+        drawn: BTreeMap::new(),
     }
 }
 
-/// From the one after `up_to` once round: the first that nobody has or left a moment ago, or else the first that nobody has.
+/// One after the other.
+fn used_so(places: &[u16]) -> Uses {
+    let mut uses = Uses::default();
+    for place in places {
+        uses.count += 1;
+        uses.places.insert(*place, uses.count);
+    }
+    uses
+}
+
+/// Of those that nobody has, what nobody left a moment ago goes first, then what was not used for longest, then what comes next in turn.
 fn naive(
     all: &[(IpAddr, u16)],
-    up_to: u16,
-    number: impl Fn(&(IpAddr, u16)) -> u16,
+    after: u16,
+    uses: &Uses,
+    place: impl Fn(&(IpAddr, u16)) -> u16,
     used: &BTreeSet<(IpAddr, u16)>,
     left: &BTreeSet<(IpAddr, u16)>,
 ) -> Option<(IpAddr, u16)> {
-    let start = all.iter().position(|endpoint| number(endpoint) > up_to).unwrap_or(0);
-    let round: Vec<_> = all[start..].iter().chain(&all[..start]).copied().collect();
-    let unused: Vec<_> = round.into_iter().filter(|endpoint| !used.contains(endpoint)).collect();
-    unused.iter().find(|endpoint| !left.contains(endpoint)).or(unused.first()).copied()
+    let unused = all.iter().filter(|endpoint| !used.contains(endpoint));
+    let rank = |endpoint: &&(IpAddr, u16)| {
+        let place = place(endpoint);
+        let at = uses.places.get(&place).copied().unwrap_or(0);
+        (left.contains(endpoint), at, place <= after, place)
+    };
+    unused.min_by_key(rank).copied()
 }
 
 fn last_byte(endpoint: &(IpAddr, u16)) -> u16 {
@@ -57,11 +72,12 @@ fn last_byte(endpoint: &(IpAddr, u16)) -> u16 {
 
 proptest! {
     #[test]
-    fn an_address_of_a_subnet_is_drawn_in_turn(
+    fn an_address_of_a_subnet_that_was_not_used_for_longest_is_drawn(
         // Mostly full, so that the end is reached.
         free in prop::collection::btree_set(2..=254_u8, 0..6),
         left in prop::collection::btree_set(2..=254_u8, 0..250),
-        up_to in 0..300_u16,
+        // Beyond the last byte are ports, of the host's own network.
+        order in prop::collection::vec(2..300_u16, 0..400),
         times in 1..8_usize,
     ) {
         let at = |d: u8| IpAddr::V4(Ipv4Addr::new(10, 1, 2, d));
@@ -71,25 +87,25 @@ proptest! {
         let left: BTreeSet<_> = left.into_iter().map(|d| (at(d), 0)).collect();
         let machine = machine(Addressing::Subnet([10, 1, 2, 0].into()));
         let ports = BTreeMap::from([("http".to_owned(), 80)]);
-        let mut addresses = addresses(&used, &left, up_to);
-        // A position beyond the last byte is one of ports, from before the machine had a subnet.
-        let mut up_to = if up_to > 255 { 0 } else { up_to };
+        let uses = used_so(&order);
+        let mut addresses = addresses(&used, &left, &uses);
+        let mut after = order.iter().rfind(|place| **place <= 254).copied().unwrap_or(0);
         for _ in 0..times {
-            let wanted = naive(&all, up_to, last_byte, &used, &left);
+            let wanted = naive(&all, after, &uses, last_byte, &used, &left);
             let drawn = addresses.draw(&machine, false, &ports);
             prop_assert_eq!(drawn.as_ref().map(|(address, _)| (*address, 0)), wanted);
             let Some((address, given)) = drawn else { break };
             prop_assert_eq!(&given, &ports);
             used.insert((address, 0));
-            up_to = last_byte(&(address, 0));
+            after = last_byte(&(address, 0));
         }
     }
 
     #[test]
-    fn ports_on_loopback_are_drawn_in_turn_and_each_once(
+    fn ports_on_loopback_are_drawn_so_too_and_each_once(
         used in prop::collection::btree_set(FIRST..=LAST, 0..20),
         left in prop::collection::btree_set(FIRST..=LAST, 0..20),
-        up_to in FIRST - 2..=LAST + 2,
+        order in prop::collection::vec(FIRST - 2..=LAST + 2, 0..30),
         counts in prop::collection::vec(0..4_usize, 1..6),
     ) {
         let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
@@ -97,8 +113,10 @@ proptest! {
         let (mut used, left): (BTreeSet<_>, BTreeSet<_>) = (of(used), of(left));
         let all: Vec<_> = (FIRST..=LAST).map(|port| (loopback, port)).collect();
         let machine = machine(Addressing::Loopback { first: FIRST, last: LAST });
-        let mut addresses = addresses(&used, &left, up_to);
-        let mut up_to = up_to;
+        let uses = used_so(&order);
+        let mut addresses = addresses(&used, &left, &uses);
+        let within = |place: &&u16| (FIRST..=LAST).contains(*place);
+        let mut after = order.iter().rfind(within).copied().unwrap_or(0);
         for count in counts {
             let names: BTreeMap<_, _> = (0..count).map(|n| (format!("p{n}"), 80)).collect();
             let drawn = addresses.draw(&machine, false, &names);
@@ -108,12 +126,12 @@ proptest! {
             prop_assert_eq!(address, loopback);
             prop_assert!(ports.keys().eq(names.keys()));
             // All of one service are drawn by one look at what is free.
-            let start = up_to;
+            let start = after;
             for port in ports.values() {
-                let wanted = naive(&all, start, |endpoint| endpoint.1, &used, &left);
+                let wanted = naive(&all, start, &uses, |endpoint| endpoint.1, &used, &left);
                 prop_assert_eq!(Some((loopback, *port)), wanted);
                 used.insert((loopback, *port));
-                up_to = *port;
+                after = *port;
             }
         }
     }

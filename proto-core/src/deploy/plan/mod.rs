@@ -218,9 +218,9 @@ impl<'a> Planner<'a> {
             .collect();
         let (steps, cleanup) = self.steps(&slots);
         let makes = steps.iter().filter(|step| step.action.makes().is_some());
-        let used_up_to = makes
+        let uses = makes
             .filter_map(|step| Some((step.machine.clone(), self.observations.get(&step.machine)?)))
-            .map(|(machine, seen)| (machine, seen.used_up_to.unwrap_or(0)))
+            .map(|(machine, seen)| (machine, seen.uses.count))
             .collect();
         let plan = Plan {
             operation: self.operation.clone(),
@@ -239,7 +239,7 @@ impl<'a> Planner<'a> {
             },
             cleanup,
             left_to_others,
-            used_up_to,
+            uses,
         };
         debug_assert_eq!(plan.flaw(), None);
         self.check_plan(&plan, &slots)?;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Planned, plan};
 use crate::api::OperationRequest;
-use crate::coordination::command::MachineObservation;
+use crate::coordination::command::{MachineObservation, Uses};
 use crate::coordination::plan::{Action, Plan};
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::deploy::manifest::{Format, parse};
@@ -69,7 +69,7 @@ impl World {
                 instances: Vec::new(),
                 facts,
                 runtime: "docker".to_owned(),
-                used_up_to: None,
+                uses: Uses::default(),
             };
             world.seen.insert(id(name), seen);
         }

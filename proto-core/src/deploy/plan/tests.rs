@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use super::{Planned, no_namespace, plan};
 use crate::api::OperationRequest;
-use crate::coordination::command::MachineObservation;
+use crate::coordination::command::{MachineObservation, Uses};
 use crate::coordination::plan::{Action, Plan};
 use crate::deploy::manifest::{Format, parse};
 use crate::deploy::spec::Manifest;
@@ -46,7 +46,7 @@ impl Cluster {
             instances: Vec::new(),
             facts,
             runtime: "docker".to_owned(),
-            used_up_to: None,
+            uses: Uses::default(),
         };
         Self {
             facts: Facts { machines: [(machine(), record)].into(), ..Facts::default() },

@@ -224,7 +224,7 @@ impl Bench {
     }
 
     pub(super) fn ok(&mut self, begin: &str) {
-        self.answer(begin, Outcome::Ok(CommandReply::Done { note: None, turn: None }));
+        self.answer(begin, Outcome::Ok(CommandReply::Done { note: None, used_by_others: None }));
     }
 
     pub(super) fn fail(&mut self, begin: &str, failure: StepFailure) {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use crate::api::{OperationRequest, Submission};
-use crate::coordination::command::MachineObservation;
+use crate::coordination::command::{MachineObservation, Uses};
 use crate::coordination::plan::Action;
 use crate::deploy::manifest::{Format, parse};
 use crate::deploy::plan::{Planned, plan};
@@ -92,7 +92,7 @@ impl Given {
                 instances: Vec::new(),
                 facts,
                 runtime: "docker".to_owned(),
-                used_up_to: None,
+                uses: Uses::default(),
             };
             this.seen.insert(machine(name), seen);
         }

@@ -212,7 +212,9 @@ impl World {
                 (Fate::Done | Fate::Unheard | Fate::Torn(_), CommandBody::Observe { .. }) => {
                     Outcome::Ok(CommandReply::Observed(self.given.seen[&to].clone()))
                 }
-                (Fate::Done, _) => Outcome::Ok(CommandReply::Done { note: None, turn: None }),
+                (Fate::Done, _) => {
+                    Outcome::Ok(CommandReply::Done { note: None, used_by_others: None })
+                }
                 (Fate::Failed, CommandBody::Perform { .. }) => {
                     let error = RuntimeError::Other { detail: "no".to_owned() };
                     Outcome::Ok(CommandReply::Failed(StepFailure::Runtime { error }))

@@ -7,7 +7,7 @@ use super::course::record;
 use super::given::{Given, apply, deploy, key, machine};
 use crate::Outcome;
 use crate::api::{OperationRequest, OperationResult, Submission};
-use crate::coordination::command::{CommandReply, Turn};
+use crate::coordination::command::{CommandReply, Uses};
 use crate::coordination::record::Phase;
 use crate::deploy::spec::Reservation;
 use crate::store::facts::{Allocation, MachineAllocation, VERSION};
@@ -166,37 +166,48 @@ fn one_that_is_cancelled_meanwhile_is_not_planned_anew() {
     assert!(matches!(bench.result(), OperationResult::Aborted { .. }));
 }
 
-/// Machine m1 acknowledges the barrier and says how far its addresses have been used.
-fn with_m1_used_up_to(given: Given, submission: Submission, used_up_to: u16) -> Bench {
+/// So many uses, and when each place was used last.
+fn uses<const N: usize>(count: u64, places: [(u16, u64); N]) -> Uses {
+    Uses { count, forgotten: 0, places: places.into() }
+}
+
+/// Machine m1 acknowledges the barrier and says which of its addresses others have used.
+fn with_m1_used(given: Given, submission: Submission, uses: Uses) -> Bench {
     let mut bench = given.begin(submission).up_to_take();
     bench.accept(100);
-    let turn = Some(Turn { up_to: used_up_to, others: Some((2..=254).collect()) });
-    bench.answer("barrier m1", Outcome::Ok(CommandReply::Done { note: None, turn }));
+    let used_by_others = Some(uses);
+    bench.answer("barrier m1", Outcome::Ok(CommandReply::Done { note: None, used_by_others }));
     bench.all_ok();
     bench.read();
     bench
 }
 
-/// Another namespace had the address meanwhile, and has given it up again: nothing shows that but the machine's turn.
+/// Another namespace had the address meanwhile, and has given it up again: nothing shows that but the machine's own memory.
 #[test]
 fn an_address_that_has_been_used_since_the_plan_is_drawn_anew() {
     let mut given = Given::fresh();
-    given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(4);
+    given.seen.get_mut(&machine("m1")).unwrap().uses = uses(3, [(2, 1), (3, 2), (4, 3)]);
     let blog = || apply(reserving("blog", "app:v2", 0));
 
-    let bench = with_m1_used_up_to(given.clone(), blog(), 4);
-    assert_eq!(addresses(&bench), ["10.101.0.5", "10.101.1.2"]);
-    assert!(bench.out()[0].starts_with("start-web-0"), "its turn has not come: {:?}", bench.out());
-
-    for passed in [5, 90, 3] {
-        let mut bench = with_m1_used_up_to(given.clone(), blog(), passed);
-        assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN", "{passed}");
-        bench.given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(passed);
+    // What it had used before, and what it has used beside it since.
+    for fine in [uses(3, [(2, 1), (3, 2), (4, 3)]), uses(5, [(5, 2), (6, 4), (7, 5)])] {
+        let bench = with_m1_used(given.clone(), blog(), fine);
+        assert_eq!(addresses(&bench), ["10.101.0.5", "10.101.1.2"]);
+        assert!(bench.out()[0].starts_with("start-web-0"), "nobody had it: {:?}", bench.out());
+    }
+    let forgetful = Uses { forgotten: 4, ..uses(300, [(9, 300)]) };
+    for (used, next) in [
+        (uses(4, [(2, 1), (3, 2), (4, 3), (5, 4)]), 6),
+        (uses(9, [(5, 4), (3, 9)]), 4),
+        (forgetful, 10),
+    ] {
+        let mut bench = with_m1_used(given.clone(), blog(), used.clone());
+        assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN", "{used:?}");
+        bench.given.seen.get_mut(&machine("m1")).unwrap().uses = used;
         bench.said();
         bench.accept(200);
         let bench = bench.up_to_take();
-        let next = format!("10.101.0.{}", passed + 1);
-        assert_eq!(addresses(&bench), [&*next, "10.101.1.2"]);
+        assert_eq!(addresses(&bench), [format!("10.101.0.{next}"), "10.101.1.2".to_owned()]);
     }
 }
 
@@ -212,7 +223,7 @@ fn prepared_for_m1_and_m2() -> Submission {
 #[test]
 fn a_prepared_plan_whose_address_has_been_used_since_is_refused_and_nothing_is_recorded() {
     let mut given = Given::fresh();
-    given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(2);
+    given.seen.get_mut(&machine("m1")).unwrap().uses = uses(1, [(2, 1)]);
     let bench = given.begin(prepared_for_m1_and_m2()).up_to_take();
     assert!(matches!(bench.result(), OperationResult::Refused { .. }), "{:?}", bench.result());
     let error = bench.result().error().unwrap();
@@ -225,7 +236,7 @@ fn a_prepared_plan_whose_address_has_been_used_since_is_refused_and_nothing_is_r
 
 #[test]
 fn a_prepared_plan_whose_address_is_used_while_its_lease_is_taken_ends_before_its_first_step() {
-    let mut bench = with_m1_used_up_to(Given::fresh(), prepared_for_m1_and_m2(), 2);
+    let mut bench = with_m1_used(Given::fresh(), prepared_for_m1_and_m2(), uses(1, [(2, 1)]));
     assert_eq!(record(&bench.batch()).phase, Phase::Aborted);
     bench.accept(200);
     let error = bench.result().error().unwrap();
@@ -236,8 +247,8 @@ fn a_prepared_plan_whose_address_is_used_while_its_lease_is_taken_ends_before_it
     assert!(error.message.contains("10.101.0.2 on machine m1 has been used since"), "{error:?}");
 }
 
-/// An operation that was recorded and never begun is adopted, and m1 says how far its addresses have been used since, and which by others.
-fn adopted(submission: impl Fn(&Bench) -> Submission, turn: Turn) -> Bench {
+/// An operation that was recorded and never begun is adopted, and m1 says which of its addresses others have used since.
+fn adopted(submission: impl Fn(&Bench) -> Submission, uses: Uses) -> Bench {
     let left = recorded(Given::fresh(), 0);
     let submission = submission(&left);
     let resumes = matches!(submission, Submission::Resume { .. });
@@ -249,15 +260,11 @@ fn adopted(submission: impl Fn(&Bench) -> Submission, turn: Turn) -> Bench {
     }
     bench.read();
     bench.accept(300);
-    let reply = CommandReply::Done { note: None, turn: Some(turn) };
+    let reply = CommandReply::Done { note: None, used_by_others: Some(uses) };
     bench.answer("barrier m1", Outcome::Ok(reply));
     bench.all_ok();
     bench.read();
     bench
-}
-
-fn used_by_others(up_to: u16, others: &[u16]) -> Turn {
-    Turn { up_to, others: Some(others.iter().copied().collect()) }
 }
 
 /// Its record landed long after it was written, or came back: another namespace had the address, and has given it up again.
@@ -265,15 +272,13 @@ fn used_by_others(up_to: u16, others: &[u16]) -> Turn {
 fn an_adopted_one_does_not_go_on_with_an_address_that_others_have_used() {
     let resume = |left: &Bench| Submission::Resume { operation: left.id() };
     // It has used 2 itself; or 2 is set aside for it, and another namespace was given 3.
-    for turn in [used_by_others(2, &[]), used_by_others(3, &[3])] {
-        let bench = adopted(resume, turn);
+    for used in [uses(1, []), uses(1, [(3, 1)])] {
+        let bench = adopted(resume, used);
         assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
     }
-    let says_nothing = Turn { up_to: 2, others: None };
-    // Further than a machine remembers.
-    let far = used_by_others(300, &[]);
-    for turn in [used_by_others(2, &[2]), used_by_others(9, &[2, 9]), says_nothing, far] {
-        let mut bench = adopted(resume, turn);
+    let forgetful = Uses { forgotten: 1, ..uses(300, []) };
+    for used in [uses(1, [(2, 1)]), uses(2, [(2, 1), (9, 2)]), forgetful] {
+        let mut bench = adopted(resume, used);
         assert_eq!(record(&bench.batch()).error.unwrap().code, "ADDRESS_TAKEN");
         bench.accept(400);
         bench.all_ok();
@@ -288,8 +293,8 @@ fn an_adopted_one_does_not_go_on_with_an_address_that_others_have_used() {
 #[test]
 fn whoever_asks_for_it_again_gets_another_address() {
     let blog = |_: &Bench| apply(reserving("blog", "app:v2", 0));
-    let mut bench = adopted(blog, used_by_others(2, &[2]));
-    bench.given.seen.get_mut(&machine("m1")).unwrap().used_up_to = Some(2);
+    let mut bench = adopted(blog, uses(1, [(2, 1)]));
+    bench.given.seen.get_mut(&machine("m1")).unwrap().uses = uses(1, [(2, 1)]);
     bench.accept(400);
     bench.all_ok();
     bench.said();

@@ -1,9 +1,7 @@
 //! The participant on its own: each test hands it commands and completions and compares the effects and answers that come out.
 
-use std::collections::BTreeSet;
-
 use super::super::*;
-use crate::coordination::command::Turn;
+use crate::coordination::command::Uses;
 use crate::coordination::plan::Action;
 use crate::digest::Digest;
 use crate::runtime::{InstanceState, Probe, Readiness, RuntimeReply};
@@ -164,11 +162,11 @@ impl Bench {
 
 /// A barrier on a machine whose first instance is there.
 fn acknowledged() -> CommandReply {
-    CommandReply::Done { note: None, turn: Some(Turn { up_to: 2, others: Some(BTreeSet::new()) }) }
+    CommandReply::Done { note: None, used_by_others: Some(Uses { count: 1, ..Uses::default() }) }
 }
 
 fn done() -> CommandReply {
-    CommandReply::Done { note: None, turn: None }
+    CommandReply::Done { note: None, used_by_others: None }
 }
 
 #[test]
