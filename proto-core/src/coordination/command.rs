@@ -93,14 +93,33 @@ pub enum CommandReply {
 /// A place is the last byte of an address of the machine's subnet, or a port where all instances share one address.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Uses {
-    /// How many there have been: they are counted from 1 on.
+    /// How many there have been: they are counted from 1 on. That an address is given up is one too.
     pub count: u64,
     /// The newest use that is not remembered any more; 0 if all are.
     #[serde(default)]
     pub forgotten: u64,
-    /// When each place was used last.
-    #[serde(default)]
+    /// When each place was used last: as JSON a list of pairs, as a tagged answer cannot have keys that are numbers.
+    #[serde(default, with = "pairs")]
     pub places: BTreeMap<u16, u64>,
+}
+
+mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        map: &BTreeMap<u16, u64>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(map)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<u16, u64>, D::Error> {
+        Ok(Vec::deserialize(from)?.into_iter().collect())
+    }
 }
 
 impl Uses {

@@ -16,7 +16,7 @@ pub struct FenceFile {
     pub floors: Vec<(Scope, Epoch)>,
     /// Commands whose effects may be under way.
     pub journal: Vec<JournalEntry>,
-    /// How many instances have been made: see [`FenceFile::made`].
+    /// How often an instance has been made or given up: see [`FenceFile::made`].
     #[serde(default)]
     pub uses: u64,
     /// The newest use of an address that is not in `users` any more; 0 if all are.
@@ -27,7 +27,7 @@ pub struct FenceFile {
     pub users: BTreeMap<u16, User>,
 }
 
-/// Who used an address last.
+/// Who used an address last, or gave it up.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
@@ -37,6 +37,8 @@ pub struct User {
     pub operation: OperationId,
     /// Which try of it.
     pub attempt: u32,
+    /// The instance that has the address, or had it.
+    pub instance: InstanceName,
 }
 
 /// As many places as a machine knows the users of: all of a subnet, the last ones where all share one address.
@@ -72,10 +74,29 @@ impl FenceFile {
     /// What has not been used for longest is used next, so that an address which was given up is not used again at once: a gateway that has not
     /// heard of it for a while would send requests to another service.
     pub fn made(&mut self, spec: &InstanceSpec, operation: &OperationId, attempt: u32) {
+        self.use_now(places(spec), &spec.name, operation, attempt);
+    }
+
+    /// Remembers that an instance gives its address up: it has been used until now.
+    pub fn given_up(&mut self, instance: &InstanceName, operation: &OperationId, attempt: u32) {
+        let had = self.users.iter().filter(|(_, user)| user.instance == *instance);
+        let had: Vec<_> = had.map(|(place, _)| *place).collect();
+        if !had.is_empty() {
+            self.use_now(had, instance, operation, attempt);
+        }
+    }
+
+    fn use_now(
+        &mut self,
+        places: Vec<u16>,
+        instance: &InstanceName,
+        operation: &OperationId,
+        attempt: u32,
+    ) {
         self.uses += 1;
-        for place in places(spec) {
-            let user = User { at: self.uses, operation: operation.clone(), attempt };
-            self.users.insert(place, user);
+        for place in places {
+            let (operation, instance) = (operation.clone(), instance.clone());
+            self.users.insert(place, User { at: self.uses, operation, attempt, instance });
         }
         while self.users.len() > REMEMBERED {
             let oldest = self.users.iter().min_by_key(|(_, user)| user.at);

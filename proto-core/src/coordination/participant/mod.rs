@@ -236,9 +236,15 @@ impl Participant {
             && !self.fence.journal.contains(&entry)
         {
             self.fence.journal.push(entry);
-            if let Work::Perform { action: Action::Ensure { spec }, .. } = &self.jobs[&id].work {
-                let Job { operation, attempt, .. } = &self.jobs[&id];
-                self.fence.made(spec, operation, *attempt);
+            let Job { operation, attempt, work, .. } = &self.jobs[&id];
+            match work {
+                Work::Perform { action: Action::Ensure { spec }, .. } => {
+                    self.fence.made(spec, operation, *attempt);
+                }
+                Work::Perform { action: Action::Remove { instance, .. }, .. } => {
+                    self.fence.given_up(instance, operation, *attempt);
+                }
+                _ => {}
             }
             self.version += 1;
         }

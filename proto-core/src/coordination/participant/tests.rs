@@ -154,6 +154,20 @@ fn a_machine_remembers_who_used_its_addresses_last() {
 }
 
 #[test]
+fn an_address_that_is_given_up_has_been_used_until_then() {
+    let mut fence = FenceFile::default();
+    let old = InstanceSpec { name: "old-0".parse().unwrap(), ..at(2) };
+    fence.made(&old, &operation(1), 0);
+    fence.made(&at(3), &operation(2), 0);
+    fence.given_up(&"old-0".parse().unwrap(), &operation(3), 0);
+    assert_eq!(Vec::from_iter(fence.used().places), [(2, 3), (3, 2)]);
+    let others = fence.used_by_others(&operation(3), 0);
+    assert_eq!(Vec::from_iter(others.places), [(3, 2)], "it was its own doing");
+    fence.given_up(&"nobody-0".parse().unwrap(), &operation(3), 0);
+    assert_eq!(fence.uses, 3);
+}
+
+#[test]
 fn all_ports_of_an_instance_count_and_what_is_forgotten_may_have_been_used() {
     let mut fence = FenceFile::default();
     fence.made(&on_ports([20_001]), &operation(1), 0);
