@@ -49,6 +49,7 @@ pub fn shrink(story: &Story, within: Duration) -> Shrunk {
             },
         );
         shrinking.without_clients(&mut story);
+        shrinking.on_new_machines(&mut story);
         shrinking.with_all_mended(&mut story);
         shrinking.fewer_machines(&mut story);
         shrinking.fewer_servers(&mut story);
@@ -143,6 +144,11 @@ impl Shrinking {
 
     fn without_clients(&mut self, story: &mut Story) {
         let smaller = Story { request_every: 0, ..story.clone() };
+        self.take(story, smaller);
+    }
+
+    fn on_new_machines(&mut self, story: &mut Story) {
+        let smaller = Story { used: 0, ..story.clone() };
         self.take(story, smaller);
     }
 

@@ -71,6 +71,7 @@ fn small(faults: Vec<Fault>) -> Story {
         servers: 1,
         length: 60_000,
         request_every: 0,
+        used: 0,
         operations: vec![deploy(0), deploy(1)],
         faults,
         away: None,

@@ -201,6 +201,7 @@ fn story(nodes: usize, length: u64) -> Story {
         servers: 1,
         length,
         request_every: 0,
+        used: 0,
         operations: vec![
             asked(500, 0, deploy("ready-300-v1")),
             asked(10_000, 0, deploy("ready-300-v2")),

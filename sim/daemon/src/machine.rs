@@ -40,7 +40,7 @@ pub(crate) async fn run(
             machine: state.world.machines[machine].clone(),
             runtime: "model".to_owned(),
             seed: (machine as u64 + 1) * 1_000_003 + u64::from(boot),
-            fence: state.fences[machine].clone(),
+            fence: state.world.fences[machine].clone(),
         };
         (config, boot)
     };

@@ -13,7 +13,6 @@ use sim::invariants::rest::{self, Content, FINISHED, Snapshot};
 use sim::invariants::{Seen, Violation};
 use sim::play::habits::{self, Again, MAX_TRIES};
 use sim::play::outcome;
-use sim::scenario::founded;
 use sim::story::{Action, Story, Then};
 use sim::trace::Trace;
 use tokio::sync::mpsc;
@@ -221,7 +220,7 @@ impl<'s> Play<'s> {
             Tier::Turmoil => Net::Turmoil,
             Tier::Paused => Net::pipes(),
         };
-        let shared = Shared::new(founded(story.nodes), net);
+        let shared = Shared::new(story.founded(), net);
         let names = shared.names();
         let (questions, asked) = mpsc::unbounded_channel();
         let stage = Stage::new(story.seed, config, &shared, asked);

@@ -123,7 +123,7 @@ impl Ports for Modelled {
         self.alive().await;
         let mut state = self.shared.lock();
         state.see(&Seen::Persisted { machine: self.machine, file: &fence });
-        state.fences[self.machine] = fence;
+        state.world.fences[self.machine] = fence;
         Ok(())
     }
 

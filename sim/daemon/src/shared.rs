@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use proto_core::coordination::FenceFile;
 use proto_core::daemon::{Effect, EffectId, EffectKind};
 use proto_core::id::{InstanceName, OperationId};
 use proto_core::routing::Heard;
@@ -31,8 +30,6 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     pub(crate) world: World,
     pub(crate) invariants: Invariants,
-    /// The fence file on each machine's disk.
-    pub(crate) fences: Vec<FenceFile>,
     /// Counts the starts of each machine's daemon.
     pub(crate) boots: Vec<u32>,
     /// The commands that nodes have and have not answered.
@@ -56,7 +53,6 @@ impl Shared {
         let state = State {
             world,
             invariants: Invariants::of_a_story(),
-            fences: vec![FenceFile::default(); machines],
             boots: vec![0; machines],
             bus: Bus::default(),
             changing: BTreeMap::new(),

@@ -75,6 +75,7 @@ fn story(seed: u64, nodes: usize) -> Story {
         servers: 1,
         length: LENGTH.as_millis() as u64,
         request_every: 0,
+        used: 0,
         operations: vec![
             deploy(1_000, COORDINATOR, "ready-1500-v1"),
             deploy(18_000, NEXT, "ready-1500-v2"),

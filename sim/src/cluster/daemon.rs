@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use proto_core::Outcome;
 use proto_core::api::{OperationRequest, Submission};
-use proto_core::coordination::FenceFile;
 use proto_core::coordination::command::CommandReply;
 use proto_core::daemon::{
     Completion, EffectId, Input, Node, NodeConfig, NodeEvent, OperationHandle,
@@ -28,8 +27,6 @@ pub(crate) struct Machine {
     pub(crate) boot: u32,
     /// What it was asked for, and has not told the result of.
     pub(super) asked: BTreeMap<OperationHandle, Asking>,
-    /// The fence file on its disk.
-    pub(crate) fence: FenceFile,
     /// The effects that it has heard nothing of yet; of commands for an epoch whose, and which.
     pub(crate) pending: BTreeMap<EffectId, Option<(OperationId, Scope, Epoch)>>,
     pub(super) timer: Option<Time>,
@@ -178,7 +175,7 @@ impl Cluster<'_> {
             machine: self.world.machines[machine].clone(),
             runtime: "model".to_owned(),
             seed,
-            fence: there.fence.clone(),
+            fence: self.world.fences[machine].clone(),
         };
         there.node = Some(Node::new(config));
         self.began_anew = true;

@@ -213,7 +213,7 @@ impl Cluster<'_> {
             EffectKind::Persist(file) => {
                 self.invariants.see(&Seen::Persisted { machine, file: &file }, &self.world);
                 if !mutant::on(Mutant::FenceFileLost) {
-                    self.machines[machine].fence = file;
+                    self.world.fences[machine] = file;
                 }
                 self.answer(origin, HOP, Completion::Persist(Ok(())));
             }

@@ -38,8 +38,9 @@ impl Cluster<'_> {
             seq: _,
             handles: _,
         } = self;
-        let World { now, machines: _, clocks, network, servers, kv, runtimes, gateways } = world;
-        write!(to, "{now:?} {clocks:?} {network:?} {servers:?} {kv:?}")?;
+        let World { now, machines: _, fences, clocks, network, servers, kv, runtimes, gateways } =
+            world;
+        write!(to, "{now:?} {fences:?} {clocks:?} {network:?} {servers:?} {kv:?}")?;
         runtimes.iter().try_for_each(|runtime| runtime.write_state(*now, to))?;
         gateways.iter().try_for_each(|gateway| gateway.write_state(*now, to))?;
         write!(
@@ -50,12 +51,12 @@ impl Cluster<'_> {
         )?;
         write!(to, "{:?} {waiting_for_routes:?} {servers_wake:?}", bus.open())?;
         for machine in machines {
-            let Machine { node, boot, asked, fence, pending, timer, paused_until, held, off, ails } =
+            let Machine { node, boot, asked, pending, timer, paused_until, held, off, ails } =
                 machine;
             // The rest of what was asked of a node is in it.
             let heads = asked.iter().map(|(handle, asking)| (handle, asking.head));
             let heads = heads.collect::<Vec<_>>();
-            write!(to, "{heads:?} {node:?} {boot} {fence:?} {pending:?} {timer:?}")?;
+            write!(to, "{heads:?} {node:?} {boot} {pending:?} {timer:?}")?;
             write!(to, "{paused_until:?} {held:?} {off} {ails:?}")?;
         }
         let mut queue: Vec<_> = heap.iter().map(|scheduled| &scheduled.0).collect();

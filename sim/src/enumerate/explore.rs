@@ -33,6 +33,7 @@ pub(super) fn explore(
 ) -> ControlFlow<()> {
     let choices = RefCell::new(Choices::exhaustive_from(begins));
     let course = Course::new(prepared, &choices, budget.clone(), false, false);
+    assert_eq!(choices.borrow().position(), 0, "nothing is chosen before the first step");
     let mut kept = vec![Kept { course, answers: 0 }];
     loop {
         let from = kept.last().expect("the beginning is never dropped");

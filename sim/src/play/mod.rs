@@ -40,7 +40,6 @@ use crate::cluster::{Cluster, Stepped};
 use crate::fate::{Fates, Told};
 use crate::invariants::{Invariants, Violation};
 use crate::panics::{PANIC, survive};
-use crate::scenario::founded;
 use crate::story::{Story, What};
 use crate::trace::Trace;
 use crate::world::kv::Wrong;
@@ -165,7 +164,7 @@ impl<'s> Play<'s> {
 
     fn new(story: &'s Story, lines: bool) -> Self {
         let mut random = Random::new(story.seed);
-        let mut world = founded(story.nodes);
+        let mut world = story.founded();
         if mutant::on(Mutant::StaleWriteTaken) {
             world.kv.go_wrong(Wrong::StaleAccepted);
         }

@@ -110,6 +110,8 @@ impl Prepared {
             };
             asks = Submission::ApplyPrepared { request, plan };
         }
+        // What is settled leaves the file with the next write. As if there had been one: daemons begin with nothing to ask.
+        world.fences.iter_mut().for_each(|fence| fence.journal.clear());
         let before = content(&world);
         let mut this = Self { scenario, world, asks, before, after: Content::new(), effects: 0 };
         let mut course = Course::new(&this, &choices, Budget::none(), true, true);

@@ -13,57 +13,68 @@ impl Course<'_> {
     /// The number of the state. 64 bits: the chance that two of a million states have the same by accident is below one in ten million.
     pub(crate) fn state(&self) -> u64 {
         let mut to = Canonical::default();
-        self.write_state(&mut to).expect("nothing refuses to be hashed");
-        to.hash.finish()
+        self.write_state(&mut to).expect("nothing refuses to be written down");
+        to.number()
     }
 }
 
-/// Types whose number is only a name.
-const NAMES: [&str; 3] = ["EffectId", "ReplyToken", "OperationHandle"];
-/// Fields that only count.
-const COUNTS: [&str; 2] = ["next_effect", "seen"];
-
+/// What `Debug` says, in which names are replaced by their order of appearance and counts are left out.
 #[derive(Debug, Default)]
 struct Canonical {
-    hash: DefaultHasher,
-    /// Names by their order of appearance.
-    names: BTreeMap<(usize, String), usize>,
+    text: String,
+    names: BTreeMap<(Name, u64), usize>,
     expects: Expects,
 }
 
-/// What was written last.
+/// Types whose number is only a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Effect,
+    Reply,
+    Operation,
+}
+
+/// What comes next, by what was written last.
 #[derive(Debug, Default, Clone, Copy)]
 enum Expects {
     #[default]
-    Nothing,
-    Open(usize),
-    Name(usize),
+    Anything,
+    Open(Name),
+    Number(Name),
     Colon,
     Count,
 }
 
+impl Canonical {
+    fn number(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(self.text.as_bytes());
+        hasher.finish()
+    }
+}
+
 impl Write for Canonical {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let is_number = || text.bytes().all(|byte| byte.is_ascii_digit());
-        match std::mem::take(&mut self.expects) {
-            Expects::Open(kind) if text == "(" => self.expects = Expects::Name(kind),
-            Expects::Name(kind) if is_number() => {
+        self.expects = match (self.expects, text) {
+            (Expects::Open(kind), "(") => Expects::Number(kind),
+            (Expects::Colon, ": ") => Expects::Count,
+            (Expects::Number(kind), text) if let Ok(number) = text.parse() => {
+                self.expects = Expects::Anything;
                 let next = self.names.len();
-                let order = *self.names.entry((kind, text.to_owned())).or_insert(next);
-                self.hash.write_usize(order);
+                let order = *self.names.entry((kind, number)).or_insert(next);
+                return write!(self, "{order}");
+            }
+            (Expects::Count, text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
+                self.expects = Expects::Anything;
                 return Ok(());
             }
-            Expects::Colon if text == ": " => self.expects = Expects::Count,
-            Expects::Count if is_number() => return Ok(()),
-            _ => {
-                if let Some(kind) = NAMES.iter().position(|name| *name == text) {
-                    self.expects = Expects::Open(kind);
-                } else if COUNTS.contains(&text) {
-                    self.expects = Expects::Colon;
-                }
-            }
-        }
-        self.hash.write(text.as_bytes());
+            (_, "EffectId") => Expects::Open(Name::Effect),
+            (_, "ReplyToken") => Expects::Open(Name::Reply),
+            (_, "OperationHandle") => Expects::Open(Name::Operation),
+            (_, "next_effect" | "seen") => Expects::Colon,
+            _ => Expects::Anything,
+        };
+        self.text.push_str(text);
         Ok(())
     }
 }
@@ -87,7 +98,7 @@ mod tests {
         let ids = ids.iter().map(|id| EffectId(*id)).collect();
         let mut to = Canonical::default();
         write!(to, "{:?}", Thing { next_effect, other, ids, token: ReplyToken(7) }).unwrap();
-        to.hash.finish()
+        to.number()
     }
 
     #[test]

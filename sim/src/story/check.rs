@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use proto_core::deploy::HostName;
 
+use super::past::ADDRESSES;
 use super::{Action, Fault, Service, Story, VERSION, What};
 
 /// As many milliseconds may be between a plan and its application.
@@ -32,6 +33,9 @@ impl Story {
         if ![1, 3, 5].contains(&self.servers) || self.servers > self.nodes {
             let (servers, nodes) = (self.servers, self.nodes);
             return Err(format!("{servers} servers of the store on {nodes} machines"));
+        }
+        if self.used > ADDRESSES {
+            return Err(format!("{} addresses were used, of {ADDRESSES}", self.used));
         }
         let late = self.operations.iter().map(|asked| asked.at).find(|at| *at > self.length);
         if let Some(at) = late {

@@ -3,6 +3,7 @@
 use proto_core::deploy::spec::Strategy;
 use proto_core::random::Random;
 
+use super::past::ADDRESSES;
 use super::{
     Action, Asked, CLASSES, EffectFate, Fault, Pinned, Service, Story, Then, VERSION, What, host,
 };
@@ -99,6 +100,12 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let spare = shape.nodes - servers;
     let goes = spare > 0 && shape.profile != Profile::None && draw.below(4) < 3;
     let away = goes.then(|| servers + draw.below(spare));
+    // On new machines addresses are drawn in turn; on old ones, who used each last decides.
+    let used = match draw.below(3) {
+        0 => 0,
+        1 => ADDRESSES,
+        _ => 1 + draw.below(usize::from(ADDRESSES) - 1) as u16,
+    };
     let request_every = [2000, 50, 200, 1000][draw.below(4)];
     let length = shape.length;
     let nodes = shape.nodes;
@@ -109,6 +116,7 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         servers,
         length,
         request_every,
+        used,
         operations,
         faults,
         away,

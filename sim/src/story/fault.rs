@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::is_default;
 use crate::fate::EffectClass;
 
 /// Something that goes wrong.
@@ -10,15 +11,11 @@ pub struct Fault {
     /// When, in milliseconds from the beginning.
     pub at: u64,
     /// For how long, in milliseconds, where that means something.
-    #[serde(default, rename = "for", skip_serializing_if = "is_zero")]
+    #[serde(default, rename = "for", skip_serializing_if = "is_default")]
     pub lasts: u64,
     /// What.
     #[serde(flatten)]
     pub what: What,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 /// Classes of faults.
@@ -50,7 +47,7 @@ pub enum What {
     /// days: whatever the story plans from twenty seconds before the kill on comes that much later.
     EndedKeysBack {
         keys: usize,
-        #[serde(default, skip_serializing_if = "is_zero")]
+        #[serde(default, skip_serializing_if = "is_default")]
         days: u64,
     },
     /// All servers but the leader's die.

@@ -82,6 +82,7 @@ pub fn idle(seed: u64, nodes: usize, quiet: Duration) -> Story {
         servers,
         length,
         request_every: 1000,
+        used: 0,
         operations: (0..SPREAD + LONE).map(deploy).collect(),
         faults,
         away: None,

@@ -5,6 +5,7 @@ mod check;
 mod draw;
 mod fault;
 mod idle;
+mod past;
 mod quiet;
 mod words;
 
@@ -39,6 +40,9 @@ pub struct Story {
     pub length: u64,
     /// Between two requests of clients, anywhere, in milliseconds; 0: there are none.
     pub request_every: u64,
+    /// How many addresses of each machine were used before the story, by instances that are long gone; 253 at most.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub used: u16,
     /// What is asked for, in no particular order.
     pub operations: Vec<Asked>,
     /// What goes wrong.

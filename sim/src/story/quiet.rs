@@ -66,6 +66,7 @@ mod tests {
             servers: 1,
             length: 100_000,
             request_every: 0,
+            used: 0,
             operations: Vec::new(),
             faults: vec![Fault { at: 50_000, lasts: 0, what: back }],
             away: None,

@@ -10,6 +10,7 @@ pub mod network;
 pub mod runtime;
 pub mod servers;
 
+use proto_core::coordination::FenceFile;
 use proto_core::id::{MachineId, Namespace};
 use proto_core::random::Random;
 use proto_core::store::Key;
@@ -23,6 +24,8 @@ pub struct World {
     pub now: Time,
     /// The machines.
     pub machines: Vec<MachineId>,
+    /// The fence file on each machine's disk.
+    pub fences: Vec<FenceFile>,
     /// What each machine's clocks say.
     pub clocks: Vec<clock::Clock>,
     /// The links between them.
@@ -45,6 +48,7 @@ impl World {
         Self {
             now: Time::ZERO,
             machines,
+            fences: vec![FenceFile::default(); count],
             clocks: vec![clock::Clock::default(); count],
             network: network::Network::ideal(),
             servers: servers::Servers::new(vec![0], Random::new(0)),
