@@ -67,6 +67,24 @@ pub enum Mutant {
     FirstNameOnly,
     /// What was replaced goes without being drained.
     DrainSkipped,
+    /// Every machine has room for everything.
+    NoRoomCheck,
+    /// What another namespace has reserved since the plan was made is not looked at.
+    CapacityNotRechecked,
+    /// New instances go to the first machine that is allowed.
+    NoSpread,
+    /// A service with one instance on each machine leaves the last one out.
+    GlobalMissesOne,
+    /// What is recreated starts before what was there has stopped.
+    RecreateOverlaps,
+    /// Steps are undone in any order.
+    UndoneInAnyOrder,
+    /// What has settled stays in the journal.
+    JournalGrows,
+    /// Records of operations that are over never end.
+    RecordsForEver,
+    /// Claims that were given up never end.
+    ClaimsForEver,
     /// An adapter: the fence file is said to be written, and is not there after a restart.
     FenceFileLost,
     /// An adapter: a gateway is said to serve what it has not heard of yet.
@@ -81,7 +99,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 37] = [
+    pub const ALL: [(Self, &'static str); 46] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -114,6 +132,15 @@ impl Mutant {
         (Self::RestartsOne, "restarts_one"),
         (Self::FirstNameOnly, "first_name_only"),
         (Self::DrainSkipped, "drain_skipped"),
+        (Self::NoRoomCheck, "no_room_check"),
+        (Self::CapacityNotRechecked, "capacity_not_rechecked"),
+        (Self::NoSpread, "no_spread"),
+        (Self::GlobalMissesOne, "global_misses_one"),
+        (Self::RecreateOverlaps, "recreate_overlaps"),
+        (Self::UndoneInAnyOrder, "undone_in_any_order"),
+        (Self::JournalGrows, "journal_grows"),
+        (Self::RecordsForEver, "records_for_ever"),
+        (Self::ClaimsForEver, "claims_for_ever"),
         (Self::FenceFileLost, "fence_file_lost"),
         (Self::RoutesSaidTooSoon, "routes_said_too_soon"),
         (Self::SettlesTooSoon, "settles_too_soon"),

@@ -188,6 +188,8 @@ pub fn story_rows() -> Vec<StoryRow> {
     let alone = |(mutant, _): (Mutant, &str)| match mutant {
         // Sixteen steps at once.
         Mutant::SpinsWhenFull => StoryRow { nodes: (17, 24), ..row(&[mutant]) },
+        // L4 sees it too, where what fits nowhere has committed.
+        Mutant::NoRoomCheck => StoryRow { looking_for: Some("S12"), ..row(&[mutant]) },
         _ => row(&[mutant]),
     };
     let mut rows: Vec<_> = Mutant::ALL.into_iter().map(alone).collect();

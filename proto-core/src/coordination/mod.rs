@@ -21,6 +21,6 @@ pub mod record;
 pub use command::{Command, CommandBody, CommandReply};
 
 pub use operation::Operation;
-pub use participant::{FenceFile, Participant, User};
+pub use participant::{FenceFile, JournalEntry, Participant, User};
 pub use plan::{Action, Plan, Step};
 pub use record::{OperationRecord, Phase};

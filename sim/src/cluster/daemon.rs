@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use proto_core::Outcome;
 use proto_core::api::{OperationRequest, Submission};
+use proto_core::coordination::JournalEntry;
 use proto_core::coordination::command::CommandReply;
 use proto_core::daemon::{
     Completion, EffectId, Input, Node, NodeConfig, NodeEvent, OperationHandle,
@@ -166,6 +167,13 @@ impl Cluster<'_> {
     #[must_use]
     pub fn running(&self, machine: usize) -> usize {
         self.machines[machine].node.as_ref().map_or(0, |node| node.running().count())
+    }
+
+    /// What the machine's daemon may have under way, as it knows.
+    #[must_use]
+    pub fn journal(&self, machine: usize) -> Vec<JournalEntry> {
+        let node = self.machines[machine].node.as_ref();
+        node.map_or_else(Vec::new, |node| node.fence().journal.clone())
     }
 
     pub(super) fn start(&mut self, machine: usize) {

@@ -8,9 +8,11 @@ mod asked;
 mod claims;
 mod drains;
 mod fence;
+mod fits;
 mod intent;
 mod lineage;
 mod phases;
+mod recreate;
 pub mod rest;
 mod restarts;
 mod serving;
@@ -242,6 +244,8 @@ impl Invariants {
             Box::new(asked::SomebodyAsked::default()),
             Box::new(intent::IntentIsPlanned::default()),
             Box::new(claims::ClaimsAreOfTheHead::default()),
+            Box::new(fits::CommittedFits::default()),
+            Box::new(recreate::RecreatedOneByOne::default()),
         ]
     }
 

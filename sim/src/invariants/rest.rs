@@ -193,6 +193,9 @@ pub fn check(world: &World) -> Vec<(&'static str, String)> {
             broken.push((NOTHING_LEFT, format!("{key} is held")));
         }
     }
+    for key in world.kv.lasting().filter(|key| !lasts(key, world, &heads)) {
+        broken.push((NOTHING_LEFT, format!("{key} will never end")));
+    }
     for prefix in [Key::hosts(), Key::ports()] {
         for (key, value) in world.kv.under(&prefix) {
             let claim: Result<Claim, _> = Claim::deserialize(&**value);
@@ -214,4 +217,15 @@ pub fn check(world: &World) -> Vec<(&'static str, String)> {
         }
     }
     broken
+}
+
+/// Whether a key may be there for as long as nobody asks for anything.
+fn lasts(key: &Key, world: &World, heads: &BTreeMap<Namespace, Commit>) -> bool {
+    let tokens: Vec<_> = key.as_str().split('.').collect();
+    match tokens[..] {
+        ["op" | "lease", ..] => false,
+        ["host" | "port", ..] => world.kv.get(key).is_some_and(|claim: Claim| !claim.released),
+        ["allocation", namespace] => heads.keys().any(|there| there.as_str() == namespace),
+        _ => true,
+    }
 }

@@ -11,6 +11,7 @@
 //! | `crash_free` | the same commits once more, without faults |
 //! | `away` | a machine that is not mended with the others |
 //! | `rest` | the mending, the rest, and the questions then |
+//! | `placed` | something new at the end |
 //! | `idle` | hours in which nobody asks for anything |
 //! | `report` | what a run came to |
 
@@ -21,6 +22,7 @@ mod faults;
 pub mod habits;
 mod idle;
 mod operators;
+mod placed;
 mod report;
 mod rest;
 
@@ -119,6 +121,7 @@ pub fn rules() -> Vec<&'static str> {
         clients::ROUTED,
         crash_free::SAME,
         idle::UNASKED,
+        placed::PLACED,
         rest::AGAIN,
         FINISHED,
         RUNS,

@@ -7,8 +7,8 @@ use proto_core::coordination::Phase;
 
 use super::idle::UNASKED;
 use super::{Play, crash_free};
-use crate::invariants::rest::{self, FINISHED, Snapshot};
-use crate::story::Action;
+use crate::invariants::rest::{self, FINISHED, NOTHING_LEFT, Snapshot};
+use crate::story::{Action, machine_name};
 
 /// L5.
 pub(super) const AGAIN: &str = "L5 the same operation again has no effects";
@@ -93,8 +93,20 @@ impl Play<'_> {
         for (invariant, what) in rest::check(&self.cluster.world) {
             self.violate(invariant, what);
         }
+        self.nothing_is_remembered();
         self.nothing_happens();
         self.again_is_nothing();
+        self.new_is_placed();
+    }
+
+    /// L3: machines have settled what they changed.
+    fn nothing_is_remembered(&mut self) {
+        for machine in 0..self.story.nodes {
+            for entry in self.cluster.journal(machine) {
+                let what = format!("{} has {entry:?} in its journal", machine_name(machine));
+                self.violate(NOTHING_LEFT, what);
+            }
+        }
     }
 
     /// L4: the same commits, where nothing goes wrong.

@@ -234,6 +234,12 @@ impl Kv {
         self.keys.get(key).and_then(|stored| T::deserialize(&*stored.value).ok())
     }
 
+    /// All keys that do not end by themselves, and were not brought back.
+    pub fn lasting(&self) -> impl Iterator<Item = &Key> {
+        let lasting = self.keys.iter().filter(|(_, stored)| stored.expires.is_none());
+        lasting.map(|(key, _)| key).filter(|key| !self.is_brought_back(key))
+    }
+
     /// All keys below a prefix with their values.
     pub fn under<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = (&'a Key, &'a Arc<Value>)> {
         self.below(prefix).map(|(key, stored)| (key, &stored.value))

@@ -14,6 +14,10 @@ use proto_core::runtime::{
 };
 use proto_core::time::{Time, UnixTime};
 
+/// The cores of a machine, in thousandths.
+pub const CPU_MILLIS: u32 = 4000;
+/// The memory of a machine, in bytes.
+pub const MEMORY_BYTES: u64 = 8 << 30;
 /// How long after its start an instance that exits at once has exited.
 const EXIT_AFTER: Duration = Duration::from_millis(50);
 /// The exit code of an instance that exits by itself and was not made to.
@@ -319,8 +323,8 @@ impl Runtime {
                     ports_taken: ports.iter().copied().filter(|p| self.is_published(*p)).collect(),
                     // As with containers: each has an address of its own.
                     ports_listening: Vec::new(),
-                    cpu_total_millis: 4000,
-                    memory_total_bytes: 8 << 30,
+                    cpu_total_millis: CPU_MILLIS,
+                    memory_total_bytes: MEMORY_BYTES,
                     disk_free_bytes: 50 << 30,
                 }))
             }

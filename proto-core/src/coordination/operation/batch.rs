@@ -73,7 +73,8 @@ impl Operation {
             key: Key::operation(&pending.record.id),
             value: json(&pending.record),
             expect: Some(own.revision),
-            ttl: pending.record.phase.is_final().then_some(RECORD_TTL),
+            ttl: (pending.record.phase.is_final() && !mutant::on(Mutant::RecordsForEver))
+                .then_some(RECORD_TTL),
         };
         let lease_expect = match &self.lease {
             Some(held) => held.revision,
@@ -153,7 +154,8 @@ impl Operation {
             // What another namespace took since the plan was made is not written over: the store refuses the batch.
             let ours = there.filter(|there| !is_taken(there, namespace));
             let expect = expected(ours.map_or(Revision::ABSENT, |there| there.revision));
-            let ttl = value.released.then_some(RELEASED_TTL);
+            let ends = value.released && !mutant::on(Mutant::ClaimsForEver);
+            let ttl = ends.then_some(RELEASED_TTL);
             let value = serde_json::to_value(value).expect("facts are plain JSON");
             (!same).then(|| Write { key: key.clone(), value, expect, ttl })
         };
@@ -185,7 +187,9 @@ impl Operation {
         let there = self.facts.allocations.get(namespace);
         let found = there.filter(|_| mutant::on(Mutant::AllocationAsFound));
         let value = found.map_or(&planned.allocation, |there| &there.value);
-        let same = there.is_some_and(|there| there.value == planned.allocation);
+        // What a removed namespace had is written again also if it was nothing: this time with a life.
+        let same = there.is_some_and(|there| there.value == planned.allocation)
+            && !planned.removes_namespace;
         let allocation = (!same).then(|| Write {
             key,
             value: serde_json::to_value(value).expect("facts are plain JSON"),

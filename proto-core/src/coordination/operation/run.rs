@@ -402,8 +402,10 @@ fn undo(steps: &[Step]) -> Vec<Step> {
         .iter()
         .filter_map(|step| {
             let action = step.undo.clone()?;
+            let in_order = !mutant::on(Mutant::UndoneInAnyOrder);
             let after = followers(&step.id)
                 .into_iter()
+                .filter(|_| in_order)
                 .filter(|id| by_id[id].undo.is_some())
                 .filter_map(undo_id)
                 .collect();

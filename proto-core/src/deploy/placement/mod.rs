@@ -28,6 +28,7 @@ pub use refusal::{Exclusion, Refusal};
 use super::spec::{Constraint, Replicas, ServiceSpec, Topology};
 use crate::id::{MachineId, ServiceName};
 use crate::machine::{MachineLifecycle, MachineRecord};
+use crate::mutant::{self, Mutant};
 use crate::runtime::{Network, Workload};
 
 /// What the operator wants a region for.
@@ -272,6 +273,11 @@ impl<'a> World<'a> {
                 instances: 0,
             })
             .collect();
+        if mutant::on(Mutant::NoRoomCheck) {
+            hosts
+                .iter_mut()
+                .for_each(|host| (host.cpu_left, host.memory_left) = (u32::MAX, u64::MAX));
+        }
         hosts.sort_by(|a, b| a.id().cmp(b.id()));
         let index =
             hosts.iter().enumerate().map(|(at, host)| (&host.candidate.record.id, at)).collect();
@@ -316,7 +322,8 @@ impl<'a> World<'a> {
     fn fill_global(&mut self, job: &mut Job<'_>) {
         let has: BTreeSet<usize> = job.slots.values().copied().collect();
         let mut next = 0;
-        for allowed in job.allowed.clone() {
+        let missed = usize::from(mutant::on(Mutant::GlobalMissesOne) && job.allowed.len() > 1);
+        for allowed in job.allowed.clone().into_iter().skip(missed) {
             if has.contains(&allowed.host) {
                 continue;
             }
@@ -353,6 +360,9 @@ impl<'a> World<'a> {
                     let host = &self.hosts[a.host];
                     let second_choice = host.candidate.region_role != RegionRole::Compute;
                     let here = per_host[a.host];
+                    if mutant::on(Mutant::NoSpread) {
+                        return (false, 0, 0, 0, a.host);
+                    }
                     (second_choice, per_domain[a.domain], here, host.instances, a.host)
                 })
                 .copied();

@@ -71,7 +71,9 @@ impl Planner<'_> {
         if spec.rollout.strategy == Strategy::Recreate || mutant::on(Mutant::StopsFirst) {
             for placed in old {
                 let stop = self.stop_old(placed);
-                before.push(stop.id.clone());
+                if !mutant::on(Mutant::RecreateOverlaps) {
+                    before.push(stop.id.clone());
+                }
                 steps.push(stop);
             }
         }
