@@ -1,11 +1,11 @@
 //! S13: of a service that is recreated, what was before stops before what is new starts, and the other way round where that is undone: it may
-//! be what cannot run twice at once. An operation whose record came back planned for what was there before it had ended, and is not asked.
+//! be what cannot run twice at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use proto_core::coordination::OperationRecord;
 use proto_core::deploy::spec::{ServiceSpec, Strategy};
-use proto_core::id::{Namespace, OperationId, ServiceName};
+use proto_core::id::{Namespace, ServiceName};
 use proto_core::runtime::RuntimeRequest;
 use proto_core::store::Key;
 use proto_core::store::facts::ServiceRevision;
@@ -19,7 +19,6 @@ use crate::world::World;
 pub(super) struct RecreatedOneByOne {
     /// How the services of each namespace are rolled out, by the plan that was recorded last.
     strategies: BTreeMap<Namespace, BTreeMap<ServiceName, Strategy>>,
-    came_back: BTreeSet<OperationId>,
     seen: u64,
 }
 
@@ -38,10 +37,6 @@ impl Invariant for RecreatedOneByOne {
                 records.iter().for_each(|record| self.learn(record, world));
                 return Ok(());
             }
-            Seen::CameBack { entry } => {
-                self.came_back.extend(super::record(entry).map(|record| record.id));
-                return Ok(());
-            }
             Seen::Landed { machine, request, .. } => (*machine, *request),
             _ => return Ok(()),
         };
@@ -55,9 +50,7 @@ impl Invariant for RecreatedOneByOne {
         };
         let started = &started.spec;
         let services = self.strategies.get(&started.namespace);
-        let recreated =
-            services.and_then(|of| of.get(&started.service)) == Some(&Strategy::Recreate);
-        if !recreated || self.came_back.contains(&started.operation) {
+        if services.and_then(|of| of.get(&started.service)) != Some(&Strategy::Recreate) {
             return Ok(());
         }
         self.seen += 1;
@@ -67,7 +60,6 @@ impl Invariant for RecreatedOneByOne {
                     && (&other.spec.namespace, &other.spec.service, other.spec.slot)
                         == (&started.namespace, &started.service, started.slot)
                     && other.started.is_some()
-                    && !self.came_back.contains(&other.spec.operation)
             });
             if let Some((other, _)) = beside {
                 let (here, there) = (machine_name(machine), machine_name(at));

@@ -395,16 +395,21 @@ impl Operation {
         if self.has_landed() {
             return self.landed(wall, 0);
         }
-        // The lease that it took since may have run out unseen, while this machine slept.
-        let heeds = !adopted && !mutant::on(Mutant::UnfinishedIgnored);
-        if let Some(error) = self.came_first().filter(|_| heeds) {
-            return self.never_begun(wall, error);
+        let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
+        // The lease that the other one took since may have run out unseen, while this machine slept. Of what is adopted the record may have
+        // landed late, beside another one's steps: which of the two that is nothing tells, so whichever is resumed first gives way.
+        let heeds = !mutant::on(Mutant::UnfinishedIgnored) && !(adopted && ends);
+        if let Some(error) = self.beside_another().filter(|_| heeds) {
+            return if adopted {
+                self.abort(now, wall, error)
+            } else {
+                self.never_begun(wall, error)
+            };
         }
         let spoiled = || {
             let used = self.used_address(self.recorded_plan(), &self.used_by_others);
             used.map(|used| ErrorBody::new("ADDRESS_TAKEN", used)).or_else(|| self.taken_address())
         };
-        let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
         if !ends && let Some(error) = spoiled() {
             self.again = self.may_plan_again();
             let prepared = matches!(self.submission, Submission::ApplyPrepared { .. });
@@ -523,8 +528,8 @@ impl Operation {
         })
     }
 
-    /// Another operation that was recorded in the scope while this one was planned, and is not over, as an error.
-    fn came_first(&self) -> Option<ErrorBody> {
+    /// Another operation that is recorded in the scope and not over, as an error.
+    fn beside_another(&self) -> Option<ErrorBody> {
         let own = &self.record().id;
         let mut others = self.facts.unfinished(self.scope()).map(|other| &other.value);
         others.find(|other| other.id != *own).map(unfinished)
