@@ -398,13 +398,11 @@ impl Operation {
         let ends = self.cancelled || matches!(self.submission, Submission::Abort { .. });
         // The lease that the other one took since may have run out unseen, while this machine slept. Of what is adopted the record may have
         // landed late, beside another one's steps: which of the two that is nothing tells, so whichever is resumed first gives way.
-        let heeds = !mutant::on(Mutant::UnfinishedIgnored) && !(adopted && ends);
-        if let Some(error) = self.beside_another().filter(|_| heeds) {
-            return if adopted {
-                self.abort(now, wall, error)
-            } else {
-                self.never_begun(wall, error)
-            };
+        let beside = if adopted && ends { None } else { self.beside_another() };
+        match beside.filter(|_| !mutant::on(Mutant::UnfinishedIgnored)) {
+            Some(error) if adopted => return self.abort(now, wall, error),
+            Some(error) => return self.never_begun(wall, error),
+            None => {}
         }
         let spoiled = || {
             let used = self.used_address(self.recorded_plan(), &self.used_by_others);
