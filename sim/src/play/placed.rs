@@ -10,12 +10,12 @@ use proto_core::id::{MachineId, ServiceName};
 
 use super::Play;
 use crate::invariants::rest;
-use crate::story::{Action, Service};
+use crate::story::{Action, Service, namespace};
 
 pub(super) const PLACED: &str = "S14 a new service is spread, and a global one is everywhere";
 
-/// A namespace that no story has.
-const NEW: u32 = 1000;
+/// A namespace that no story has: the number in its name.
+pub(super) const NEW: u32 = 1000;
 /// On more machines than these one on each takes longer than the rest of a story.
 const FEW_MACHINES: u32 = 8;
 /// As many instances the service has that is to be spread, if there are as many machines.
@@ -34,9 +34,8 @@ impl Play<'_> {
             |s, replicas| Service::new(s, "ready-300-v1".to_owned(), replicas, Strategy::Rolling);
         let global = (machines <= FEW_MACHINES).then(|| service(1, 0));
         let services = [service(0, few)].into_iter().chain(global).collect();
-        let request = Action::Deploy { ns: NEW, services };
-        let request = request.request();
-        let namespace = request.namespace().clone();
+        let request = Action::Deploy { ns: NEW, services }.request();
+        let namespace = namespace(NEW);
         let machine = self.below(self.story.nodes);
         let Some(handle) = self.cluster.submit(machine, Submission::Apply { request }) else {
             return;

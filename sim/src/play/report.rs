@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use proto_core::api::OperationResult;
 use serde::Serialize;
 
-use super::Play;
 use super::clients::{DROPPED, MISROUTED, ROUTED};
 use super::rest::AGAIN;
+use super::{Play, placed};
 use crate::invariants::Violation;
 use crate::invariants::rest::{self, Content};
 use crate::marks::Marks;
+use crate::story::namespace;
 use crate::trace::{Line, Span};
 
 /// How operations ended, by kind and outcome.
@@ -72,7 +73,7 @@ pub struct Report {
     pub outcomes: Outcomes,
     /// The same, by operation.
     pub ended: Vec<&'static str>,
-    /// What the heads say at the end.
+    /// What the heads of the story's namespaces say at the end.
     pub content: Content,
     /// Every answer, also those after which the operator went on.
     pub answers: Outcomes,
@@ -117,6 +118,7 @@ impl Play<'_> {
             report.ended.push(ended);
         }
         report.content = rest::content(world);
+        report.content.remove(&namespace(placed::NEW));
         report.marks.of_world(world);
         // Quiet days cost nothing and count for nothing.
         let quiet = self.story.quiet_time().as_secs();

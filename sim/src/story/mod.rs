@@ -318,7 +318,7 @@ pub fn host(ns: u32, s: u32) -> String {
     format!("s{s}.ns{ns}.example.com")
 }
 
-fn namespace(ns: u32) -> Namespace {
+pub(crate) fn namespace(ns: u32) -> Namespace {
     Namespace::new(format!("ns{ns}")).expect("letters and digits")
 }
 

@@ -155,3 +155,31 @@ async fn of_a_batch_that_a_crash_cut_off_a_lone_server_keeps_what_came_first() {
     assert!(left.starts_with(&[json!("new"), json!("new")]), "{left:?}");
     assert!(!left[2..].contains(&json!("new")), "{left:?}");
 }
+
+/// To whoever asks, a lone server that comes back with an empty disk is one that is away: nobody makes its bucket anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_disk_is_gone_is_away_until_its_files_are_put_back() {
+    let mut nats = server!();
+    let store = nats.store().await.unwrap();
+    assert_eq!(commit(&store, vec![write("ns.a", json!(1), 0)]).await, Outcome::Ok(1));
+    assert_eq!(commit(&store, vec![write("ns.a", json!(2), 1)]).await, Outcome::Ok(2));
+    nats.kill();
+    let (disk, aside) = (nats.directory().join("store"), nats.directory().join("aside"));
+    std::fs::rename(&disk, &aside).unwrap();
+    nats.launch().unwrap();
+    let link = nats.link(&nats.coordinator);
+    link.up(SOON).await.unwrap();
+    // It is not just that JetStream starts a moment later.
+    let read_there = until_it_answers(&store, &["ns"]).await;
+    assert!(matches!(read_there, Err(StoreError::Unavailable(_))), "{read_there:?}");
+    let outcome = commit(&store, vec![write("ns.b", json!(1), 0)]).await;
+    assert!(matches!(outcome, Outcome::Failed(StoreError::Unavailable(_))), "{outcome:?}");
+
+    nats.kill();
+    std::fs::remove_dir_all(&disk).unwrap();
+    std::fs::rename(&aside, &disk).unwrap();
+    nats.launch().unwrap();
+    until_it_answers(&store, &["ns"]).await.unwrap();
+    assert_eq!(read(&store, &["ns"]).await, [("ns.a".into(), 2, json!(2))]);
+    assert_eq!(commit(&store, vec![write("ns.a", json!(3), 2)]).await, Outcome::Ok(3));
+}

@@ -79,7 +79,8 @@ impl Operation {
         };
         match why {
             Reading::Find => self.found(facts),
-            Reading::Initial if facts.cluster.is_none() => self.refuse(facts_lost()),
+            // Of a store that lost what it had nothing follows: neither that a write never landed nor that nothing is committed.
+            _ if facts.cluster.is_none() => self.read_failed(now, wall, why, facts_lost()),
             Reading::Initial => {
                 self.facts = facts;
                 self.look_for_others(wall);

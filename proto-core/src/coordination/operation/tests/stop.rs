@@ -65,6 +65,26 @@ fn without_the_record_of_the_cluster_nothing_is_decided() {
 }
 
 #[test]
+fn of_a_store_that_lost_its_facts_no_fate_follows() {
+    let mut bench = begin().up_to_commit();
+    let commit = bench.out();
+    bench.conflict();
+    bench.given.entries.clear();
+    bench.read();
+    assert_eq!(bench.out(), [""; 0], "no undo");
+    bench.tick(Duration::from_secs(2));
+    assert_eq!(bench.out(), commit, "no end either: it is tried again");
+
+    let mut bench = begin().up_to_take();
+    bench.accept(100);
+    bench.all_ok();
+    bench.given.entries.remove(&key("cluster"));
+    bench.read();
+    let end = record(&bench.batch());
+    assert_eq!((end.phase, end.error.unwrap().code.as_str()), (Phase::Aborted, "FACTS_LOST"));
+}
+
+#[test]
 fn a_cancel_before_the_record_refuses() {
     let mut bench = begin();
     bench.cancel();
