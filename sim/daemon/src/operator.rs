@@ -2,10 +2,13 @@
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
-use hyper::Request;
+use hyper::body::Incoming;
+use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
+use proto_core::api::requests::CancelRequest;
 use proto_core::api::{OperationEvent, OperationResult, Submission};
 use proto_core::daemon::{NodeEvent, OperationHandle};
+use serde::Serialize;
 use sim::invariants::Seen;
 use tokio::sync::mpsc;
 
@@ -16,13 +19,14 @@ use crate::shared::Shared;
 /// The host's name.
 pub(crate) const HOST: &str = "operators";
 
-/// Something that an operator asks for.
+/// Something that an operator does.
 #[derive(Debug)]
 pub(crate) struct Question {
     pub(crate) number: u64,
     /// The name of the machine's host.
     pub(crate) machine: String,
-    pub(crate) submission: Submission,
+    /// What is asked for; `None`: that what was asked for under this number is cancelled.
+    pub(crate) submission: Option<Submission>,
 }
 
 /// What comes of it.
@@ -44,27 +48,34 @@ pub(crate) async fn run(
     while let Some(question) = questions.recv().await {
         let shared = shared.clone();
         tokio::spawn(async move {
-            let number = question.number;
-            let answer = ask(&shared, question).await;
-            shared.lock().answers.insert(number, answer);
+            let Question { number, machine, submission } = question;
+            match submission {
+                Some(submission) => {
+                    let answer = ask(&shared, number, &machine, &submission).await;
+                    shared.lock().answers.insert(number, answer);
+                }
+                None => cancel(&shared, number, &machine).await,
+            }
         });
     }
     Ok(())
 }
 
-async fn ask(shared: &Shared, question: Question) -> Answer {
-    let Ok(stream) = shared.net.connect(&question.machine, machine::API).await else {
+async fn ask(shared: &Shared, number: u64, machine: &str, submission: &Submission) -> Answer {
+    let Ok(stream) = shared.net.connect(machine, machine::API).await else {
         return Answer::Away;
     };
-    let submission = &question.submission;
     let head = match submission {
         Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => {
             Some(shared.lock().world.head(request.namespace()))
         }
         _ => None,
     };
-    let events = follow(stream, submission, |event| {
-        let event = NodeEvent { handle: OperationHandle(question.number), event };
+    let taken = |handle| {
+        shared.lock().handles.insert(number, handle);
+    };
+    let events = follow(stream, submission, taken, |event| {
+        let event = NodeEvent { handle: OperationHandle(number), event };
         shared.lock().see(&Seen::Told { submission, head, event: &event });
         event.result().cloned()
     });
@@ -74,20 +85,34 @@ async fn ask(shared: &Shared, question: Question) -> Answer {
     }
 }
 
-/// Submits, and hands on each event until one is the last.
+/// Asks that it is cancelled, if it was taken by then. What becomes of that its own end says.
+async fn cancel(shared: &Shared, number: u64, machine: &str) {
+    let Some(handle) = shared.lock().handles.get(&number).copied() else { return };
+    let Ok(stream) = shared.net.connect(machine, machine::API).await else { return };
+    let answer = post(stream, "/v1/operations/cancel", &CancelRequest { handle }).await;
+    // Without an answer its daemon has died.
+    if let Ok(answer) = answer
+        && !answer.status().is_success()
+    {
+        let mut state = shared.lock();
+        let now = state.world.now;
+        let what = format!("{machine} says {}", answer.status());
+        state.invariants.violate("a cancel is taken", what, now);
+    }
+}
+
+/// Submits, says under which handle it was taken, and hands on each event until one is the last.
 async fn follow(
     stream: Stream,
     submission: &Submission,
+    taken: impl FnOnce(u64),
     hear: impl Fn(OperationEvent) -> Option<OperationResult>,
 ) -> turmoil::Result<Option<OperationResult>> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let request = Request::post("/v1/operations")
-        .header("host", "ployz")
-        .header("content-type", "application/json")
-        .body(Full::new(Bytes::from(serde_json::to_vec(submission)?)))?;
-    let mut body = sender.send_request(request).await?.into_body();
+    let answer = post(stream, "/v1/operations", submission).await?;
+    if let Some(handle) = answer.headers().get("ployz-handle") {
+        taken(handle.to_str()?.parse()?);
+    }
+    let mut body = answer.into_body();
     let mut text = Vec::new();
     while let Some(frame) = body.frame().await {
         text.extend_from_slice(frame?.data_ref().unwrap_or(&Bytes::new()));
@@ -99,4 +124,19 @@ async fn follow(
         }
     }
     Ok(None)
+}
+
+async fn post(
+    stream: Stream,
+    path: &str,
+    body: &impl Serialize,
+) -> turmoil::Result<Response<Incoming>> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    let request = Request::post(path)
+        .header("host", "ployz")
+        .header("content-type", "application/json")
+        .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+    Ok(sender.send_request(request).await?)
 }

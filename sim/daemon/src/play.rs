@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto_core::api::{OperationResult, Submission};
-use proto_core::coordination::Phase;
+use proto_core::coordination::{Phase, Plan};
 use proto_core::random::Random;
 use sim::invariants::rest::{self, Content, FINISHED, Snapshot};
 use sim::invariants::{Seen, Violation};
@@ -68,8 +68,6 @@ impl Default for Config {
 pub enum Error {
     /// It has faults of these classes, which this tier does not have.
     NotPlayed(Vec<&'static str>),
-    /// It has operations of this kind, which this tier does not have.
-    NotAsked(&'static str),
     /// Its store has so many servers; here it has one.
     Servers(usize),
     /// A machine stays away when everything else is mended; here all are mended at once.
@@ -84,7 +82,6 @@ impl std::fmt::Display for Error {
             Self::NotPlayed(classes) => {
                 write!(f, "this tier has no fault {}", classes.join(", "))
             }
-            Self::NotAsked(kind) => write!(f, "the daemon tier's operators do not ask for {kind}"),
             Self::Away => f.write_str("in the daemon tier every machine is mended at once"),
             Self::Servers(servers) => {
                 write!(f, "the daemon tier's store has one server, the story's has {servers}")
@@ -141,6 +138,10 @@ pub(crate) enum Todo {
     Ask(usize),
     /// An operator does something about what did not come to an end.
     Again(usize),
+    /// An operator's mind has changed.
+    Cancel(usize),
+    /// An operator applies what was prepared.
+    ApplyPrepared(usize),
     /// A fault begins.
     Begin(usize),
     /// A fault ends.
@@ -152,11 +153,15 @@ pub(crate) enum Todo {
 /// What an operator is at.
 #[derive(Debug, Default)]
 struct Task {
+    /// The number of what was asked last, and where.
+    asked: Option<(u64, usize)>,
     tries: u32,
     ended: Option<&'static str>,
     ended_at: Duration,
     /// What was asked last is the end of somebody else's operation that is in the way.
     clearing: bool,
+    /// What was prepared, and is applied or about to be.
+    prepared: Option<Box<Plan>>,
 }
 
 /// A story that is being played.
@@ -199,11 +204,6 @@ pub fn play(story: &Story, config: Config) -> Result<Report, Error> {
     let missing = faults::not_played(story, config.tier);
     if !missing.is_empty() {
         return Err(Error::NotPlayed(missing));
-    }
-    for asked in &story.operations {
-        if matches!(asked.action, Action::Prepared { .. }) || asked.cancel_after.is_some() {
-            return Err(Error::NotAsked(asked.action.kind()));
-        }
     }
     let mut play = Play::new(story, config);
     let began = std::time::Instant::now();
@@ -325,12 +325,8 @@ impl<'s> Play<'s> {
 
     /// L5: what was deployed last is deployed once more.
     fn again_is_nothing(&mut self) -> Result<(), Error> {
-        let heads = rest::heads(&self.shared.lock().world);
-        let requests = self.story.operations.iter().map(|asked| asked.action.request());
-        let requests = requests.filter(|request| {
-            heads.get(request.namespace()).is_some_and(|head| head.request == request.digest())
-        });
-        for request in requests.collect::<Vec<_>>() {
+        let requests = habits::done_already(self.story, &self.shared.lock().world);
+        for request in requests {
             let (before, last, _) = self.look();
             let machine = self.below(self.story.nodes);
             let number = self.submit(None, machine, Submission::Apply { request: request.clone() });
@@ -376,19 +372,36 @@ impl<'s> Play<'s> {
                 let asked = &self.story.operations[task];
                 let request = asked.action.request();
                 let submission = match asked.action {
-                    Action::Preview { .. } => Submission::Preview { request },
+                    Action::Preview { .. } | Action::Prepared { .. } => {
+                        Submission::Preview { request }
+                    }
                     _ => Submission::Apply { request },
                 };
-                self.tasks[task].tries += 1;
-                self.submit(Some(task), asked.machine, submission);
+                self.try_it(task, asked.machine, submission);
+                if let Some(after) = asked.cancel_after {
+                    self.plan(Duration::from_millis(after), Todo::Cancel(task));
+                }
             }
             Todo::Again(task) => {
                 let asked = &self.story.operations[task];
+                let applying = self.tasks[task].prepared.is_some();
                 let (submission, clearing) =
-                    habits::come_back(asked, false, &self.shared.lock().world);
+                    habits::come_back(asked, applying, &self.shared.lock().world);
                 self.tasks[task].clearing = clearing;
-                self.tasks[task].tries += 1;
-                self.submit(Some(task), asked.then_on, submission);
+                self.try_it(task, asked.then_on, submission);
+            }
+            Todo::Cancel(task) => {
+                if let Some((number, machine)) = self.tasks[task].asked
+                    && self.waiting.contains_key(&number)
+                {
+                    self.send(number, machine, None);
+                }
+            }
+            Todo::ApplyPrepared(task) => {
+                let asked = &self.story.operations[task];
+                let plan = self.tasks[task].prepared.clone().expect("it was prepared");
+                let request = asked.action.request();
+                self.try_it(task, asked.machine, Submission::ApplyPrepared { request, plan });
             }
             Todo::Begin(_) if self.mended => {}
             Todo::Begin(fault) => self.begin(fault),
@@ -397,18 +410,30 @@ impl<'s> Play<'s> {
         }
     }
 
+    fn try_it(&mut self, task: usize, machine: usize, submission: Submission) {
+        self.tasks[task].tries += 1;
+        let number = self.submit(Some(task), machine, submission);
+        self.tasks[task].asked = Some((number, machine));
+    }
+
     fn submit(&mut self, task: Option<usize>, machine: usize, submission: Submission) -> u64 {
         let mut state = self.shared.lock();
-        if let Submission::Apply { request } = &submission {
+        if let Submission::Apply { request } | Submission::ApplyPrepared { request, .. } =
+            &submission
+        {
             state.see(&Seen::Asked { digest: request.digest() });
         }
         let number = state.number();
         drop(state);
+        self.send(number, machine, Some(submission));
+        self.waiting.insert(number, task);
+        number
+    }
+
+    fn send(&self, number: u64, machine: usize, submission: Option<Submission>) {
         let machine = self.names[machine].clone();
         // The operators' host never ends.
         let _ = self.questions.send(Question { number, machine, submission });
-        self.waiting.insert(number, task);
-        number
     }
 
     /// Looks at what happened in a step.
@@ -444,8 +469,16 @@ impl<'s> Play<'s> {
             Answer::Ended(_) if clearing => Some(Duration::from_secs(2)),
             Answer::Ended(result) => {
                 self.tasks[task].ended = Some(outcome(result));
-                let then = self.story.operations[task].then;
-                habits::about(result, then).map(|again| match again {
+                let asked = &self.story.operations[task];
+                if let OperationResult::Previewed { plan, .. } = &**result
+                    && let Action::Prepared { after, .. } = asked.action
+                    && self.tasks[task].prepared.is_none()
+                {
+                    self.tasks[task].prepared = Some(plan.clone());
+                    self.tasks[task].tries -= 1;
+                    self.plan(Duration::from_millis(after), Todo::ApplyPrepared(task));
+                }
+                habits::about(result, asked.then).map(|again| match again {
                     Again::Soon => Duration::from_millis(1000 + self.random.below(10_000)),
                     Again::Later => habits::LATER,
                 })

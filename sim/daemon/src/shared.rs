@@ -40,6 +40,8 @@ pub(crate) struct State {
     pub(crate) said: Vec<Arc<Vec<Heard>>>,
     /// What loads read.
     pub(crate) feed: Feed,
+    /// Under which handle a daemon took what operators asked, by its number.
+    pub(crate) handles: BTreeMap<u64, u64>,
     /// What operators were answered, by the number of what they asked.
     pub(crate) answers: BTreeMap<u64, Answer>,
     /// How many effects the nodes put out.
@@ -58,6 +60,7 @@ impl Shared {
             changing: BTreeMap::new(),
             said: Vec::new(),
             feed: Feed::default(),
+            handles: BTreeMap::new(),
             answers: BTreeMap::new(),
             effects: 0,
             numbers: 0,

@@ -1,5 +1,6 @@
 //! The same stories in all tiers: the pure nodes of the engine, and the daemons of ployzd on turmoil and with paused time.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,7 +69,9 @@ fn a_story_with_more_servers_than_the_tier_has_is_refused() {
 
 #[test]
 fn a_story_played_twice_is_the_same() {
-    let (name, story) = &stories()[1];
+    let name = "coordinator-dies-and-is-resumed";
+    let stories: BTreeMap<_, _> = stories().into_iter().collect();
+    let story = &stories[name];
     for tier in [Tier::Turmoil, Tier::Paused] {
         let runs = [0, 1].map(|_| play(story, Config { tier, ..FINE }).expect("it can be played"));
         assert_eq!(runs[0].hash, runs[1].hash, "{name}, {}", tier.name());

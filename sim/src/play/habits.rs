@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use proto_core::api::{OperationResult, Submission};
+use proto_core::api::{OperationRequest, OperationResult, Submission};
 
 use crate::invariants::rest;
-use crate::story::{Action, Asked, Then};
+use crate::story::{Action, Asked, Story, Then};
 use crate::world::World;
 
 /// How often an operator does something about one and the same operation.
@@ -73,4 +73,29 @@ pub fn come_back(asked: &Asked, applying: bool, world: &World) -> (Submission, b
         _ => Submission::Apply { request },
     };
     (submission, clearing)
+}
+
+/// What a head was made for and what is done already when it is asked for once more: not a restart, which is something new each time, nor a
+/// rollback, nor what is to be on each machine, of which more may be there by now.
+#[must_use]
+pub fn done_already(story: &Story, world: &World) -> Vec<OperationRequest> {
+    let heads = rest::heads(world);
+    let may_be = story.operations.iter().filter(|asked| match &asked.action {
+        Action::Deploy { .. }
+        | Action::DeployService { .. }
+        | Action::Prepared { .. }
+        | Action::Scale { .. }
+        | Action::Stop { .. } => true,
+        Action::Restart { .. }
+        | Action::Rollback { .. }
+        | Action::Remove { .. }
+        | Action::Preview { .. } => false,
+    });
+    let made = |request: &OperationRequest| {
+        let head = heads.get(request.namespace());
+        head.is_some_and(|head| {
+            head.request == request.digest() && !rest::has_one_on_each(world, head)
+        })
+    };
+    may_be.map(|asked| asked.action.request()).filter(made).collect()
 }

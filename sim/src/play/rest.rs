@@ -6,9 +6,9 @@ use proto_core::api::{OperationResult, Submission};
 use proto_core::coordination::Phase;
 
 use super::idle::UNASKED;
-use super::{Play, crash_free};
+use super::{Play, crash_free, habits};
 use crate::invariants::rest::{self, FINISHED, NOTHING_LEFT, Snapshot};
-use crate::story::{Action, machine_name};
+use crate::story::machine_name;
 
 /// L5.
 pub(super) const AGAIN: &str = "L5 the same operation again has no effects";
@@ -143,31 +143,7 @@ impl Play<'_> {
 
     /// L5: what every namespace's head was made for is asked for once more. A restart and a rollback are something new each time.
     fn again_is_nothing(&mut self) {
-        let heads = rest::heads(&self.cluster.world);
-        let world = &self.cluster.world;
-        let requests: Vec<_> = self
-            .story
-            .operations
-            .iter()
-            .filter(|asked| match &asked.action {
-                Action::Deploy { .. }
-                | Action::DeployService { .. }
-                | Action::Prepared { .. }
-                | Action::Scale { .. }
-                | Action::Stop { .. } => true,
-                Action::Restart { .. }
-                | Action::Rollback { .. }
-                | Action::Remove { .. }
-                | Action::Preview { .. } => false,
-            })
-            .map(|asked| asked.action.request())
-            .filter(|request| {
-                let head = heads.get(request.namespace());
-                head.is_some_and(|head| {
-                    head.request == request.digest() && !rest::has_one_on_each(world, head)
-                })
-            })
-            .collect();
+        let requests = habits::done_already(self.story, &self.cluster.world);
         for request in requests {
             if !self.is_fine() {
                 return;
