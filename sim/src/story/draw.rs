@@ -37,6 +37,9 @@ pub enum Profile {
 }
 
 const TEN_MINUTES: u64 = 600_000;
+/// In GiB: two instances that reserve it do not fit on a machine.
+const ROOM_FOR_ONE: u64 = 5;
+
 /// As many machines have one share of faults.
 const MACHINES: usize = 50;
 
@@ -73,8 +76,8 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     let mut operations = Vec::new();
     for n in 0..shape.operations {
         let is_first = n < namespaces as usize;
-        let again = if is_first { None } else { draw.once_more(&operations) };
-        operations.push(again.unwrap_or_else(|| draw.asked(n, namespaces)));
+        let beside = if is_first { None } else { draw.beside(&operations, namespaces) };
+        operations.push(beside.unwrap_or_else(|| draw.asked(n, namespaces)));
     }
     let classes = draw.classes(servers);
     let mut faults = Vec::new();
@@ -177,6 +180,44 @@ impl Draw<'_> {
         Asked { at, machine, action, cancel_after, then, then_on }
     }
 
+    /// What is asked for because of what somebody else asks for, if anything is.
+    fn beside(&mut self, earlier: &[Asked], namespaces: u32) -> Option<Asked> {
+        self.for_room(earlier, namespaces).or_else(|| self.once_more(earlier))
+    }
+
+    /// Now and then two namespaces want room on one machine at the same time, where there is room for one.
+    fn for_room(&mut self, earlier: &[Asked], namespaces: u32) -> Option<Asked> {
+        let wants_room = |asked: &Asked| match &asked.action {
+            Action::DeployService { ns, service } if service.memory == ROOM_FOR_ONE => {
+                Some((*ns, service.pinned?))
+            }
+            _ => None,
+        };
+        let mut last = earlier.iter().rev();
+        let first = last.next().and_then(|asked| Some((asked.at, wants_room(asked)?)));
+        let first = first.filter(|_| last.next().and_then(wants_room).is_none());
+        if namespaces < 2 || first.is_none() && self.below(32) != 1 {
+            return None;
+        }
+        let (at, ns, pinned) = match first {
+            Some((at, (ns, pinned))) => {
+                let other = ns + 1 + self.below(namespaces as usize - 1) as u32;
+                (at + self.millis(0, 40), other % namespaces, pinned)
+            }
+            None => {
+                let at = self.millis(0, self.shape.length);
+                let ns = self.below(namespaces as usize) as u32;
+                (at, ns, Pinned::To(self.machine()))
+            }
+        };
+        let image = format!("ready-300-v{}", self.below(3));
+        let mut service = Service::new(1, image, 1, Strategy::Rolling);
+        (service.memory, service.pinned) = (ROOM_FOR_ONE, Some(pinned));
+        let (machine, then_on) = (self.machine(), self.machine());
+        let action = Action::DeployService { ns, service };
+        Some(Asked { at, machine, action, cancel_after: None, then: Then::Resume, then_on })
+    }
+
     /// Now and then somebody asks for the same as another, on the same machine, while the first is at it.
     fn once_more(&mut self, earlier: &[Asked]) -> Option<Asked> {
         if earlier.is_empty() || self.below(16) != 1 {
@@ -189,9 +230,9 @@ impl Draw<'_> {
 
     fn action(&mut self, ns: u32) -> Action {
         let s = self.below(2) as u32;
-        match self.below(21) {
+        match self.below(22) {
             0..=3 => self.deploy(ns),
-            4..=7 => Action::DeployService { ns, service: self.service(ns, s) },
+            4..=7 | 21 => Action::DeployService { ns, service: self.service(ns, s) },
             8 | 9 => Action::Scale { ns, s: self.one_of(), replicas: self.replicas() },
             10 | 11 => Action::Restart { ns, s: self.one_of() },
             12 | 13 => Action::Stop { ns, s: self.one_of() },

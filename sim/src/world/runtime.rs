@@ -174,12 +174,20 @@ impl Instance {
 }
 
 /// A machine's runtime.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Runtime {
     instances: BTreeMap<InstanceName, Instance>,
     /// How many changes were made, of any kind: what asks for nothing must change nothing.
     pub changes: u64,
+    /// The memory that its machine has.
+    pub memory_bytes: u64,
     wrong: Option<Wrong>,
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self { instances: BTreeMap::new(), changes: 0, memory_bytes: MEMORY_BYTES, wrong: None }
+    }
 }
 
 /// Ways for the model to be wrong, for the test that shows that conformance tells.
@@ -208,8 +216,8 @@ impl Runtime {
 
     /// Everything that what it does later depends on.
     pub(crate) fn write_state(&self, now: Time, to: &mut impl std::fmt::Write) -> std::fmt::Result {
-        let Self { instances, changes, wrong } = self;
-        write!(to, "{changes} {wrong:?}")?;
+        let Self { instances, changes, memory_bytes, wrong } = self;
+        write!(to, "{changes} {memory_bytes} {wrong:?}")?;
         for there in instances.values() {
             let Instance { spec, started, wall, stopped, restarts, interrupted } = there;
             let (from, started) = (there.counts_from(now), started.is_some());
@@ -324,7 +332,7 @@ impl Runtime {
                     // As with containers: each has an address of its own.
                     ports_listening: Vec::new(),
                     cpu_total_millis: CPU_MILLIS,
-                    memory_total_bytes: MEMORY_BYTES,
+                    memory_total_bytes: self.memory_bytes,
                     disk_free_bytes: 50 << 30,
                 }))
             }
