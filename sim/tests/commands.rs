@@ -209,7 +209,8 @@ mod broken {
         has(&object, &OF_A_STORY, &["shrunk"]);
         has(&object["violations"][0], &["at", "invariant", "what"], &[]);
         let now = &object["shrunk"]["now"];
-        assert_eq!(now, &json!({"nodes": 1, "operations": 1, "faults": 0}));
+        let left = |what: &str| now[what].as_u64().expect("a number");
+        assert!(left("nodes") <= 2 && left("operations") <= 2 && left("faults") == 0, "{now}");
         typed_again(&folder, &object["violations"][0]["invariant"], &object["replay"]);
         let out = folder.run(run);
         let said = String::from_utf8_lossy(&out.stdout);
