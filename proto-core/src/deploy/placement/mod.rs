@@ -56,7 +56,7 @@ pub struct Candidate {
     /// The role of its region.
     pub region_role: RegionRole,
     /// Thousandths of a core that the services of this request may reserve there: its total less what all *other*
-    /// namespaces reserve.
+    /// namespaces reserve, and no less than this one has there.
     pub cpu_millis: u32,
     /// Bytes of memory, in the same sense.
     pub memory_bytes: u64,

@@ -375,11 +375,21 @@ impl<'a> Planner<'a> {
                 let seen = self.observations.get(&record.id)?;
                 let (cpu, memory) = taken_by_others(self.facts, &self.namespace, &record.id);
                 let cpu = u32::try_from(cpu).unwrap_or(u32::MAX);
+                // What it has there already is its own, whatever others are planning.
+                let own = self.facts.allocations.get(&self.namespace);
+                let own = own.and_then(|own| own.value.machines.get(&record.id));
+                let (own_cpu, own_memory) =
+                    own.map_or((0, 0), |own| (own.cpu_millis, own.memory_bytes));
+                let own_cpu = u32::try_from(own_cpu).unwrap_or(u32::MAX);
                 Some(Candidate {
                     record: record.clone(),
                     region_role: RegionRole::default(),
-                    cpu_millis: seen.facts.cpu_total_millis.saturating_sub(cpu),
-                    memory_bytes: seen.facts.memory_total_bytes.saturating_sub(memory),
+                    cpu_millis: seen.facts.cpu_total_millis.saturating_sub(cpu).max(own_cpu),
+                    memory_bytes: seen
+                        .facts
+                        .memory_total_bytes
+                        .saturating_sub(memory)
+                        .max(own_memory),
                     ports_taken: self.ports_of_others(&record.id, seen),
                     ports_held: self.ports_held(seen, now),
                 })

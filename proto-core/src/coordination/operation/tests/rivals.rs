@@ -85,16 +85,36 @@ fn what_leaves_room_for_it_holds_up_nothing() {
     assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
 }
 
-#[test]
-fn a_deploy_that_sets_aside_no_more_than_before_goes_on_in_a_crowd() {
+/// `blog` has more than half of each machine.
+fn with_more_than_half() -> Given {
     let mut given = Given::fresh();
     let machines = ["m1", "m2"].map(|name| {
         let cpu_millis = MORE_THAN_HALF.into();
         (machine(name), MachineAllocation { cpu_millis, ..MachineAllocation::default() })
     });
     given.put(key("allocation.blog"), 21, &Allocation { v: VERSION, machines: machines.into() });
-    let mut bench = behind_the_barrier(given);
+    given
+}
+
+#[test]
+fn a_deploy_that_sets_aside_no_more_than_before_goes_on_in_a_crowd() {
+    let mut bench = behind_the_barrier(with_more_than_half());
     bench.given.put(key("allocation.shop"), 95, &set_aside(1900));
+    bench.read();
+    assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
+}
+
+#[test]
+fn what_a_namespace_has_on_a_machine_stays_its_own_whatever_others_have_planned_there() {
+    let mut given = with_more_than_half();
+    given.put(key("allocation.shop"), 22, &set_aside(1900));
+    let more = reserving("blog", "app:v2", MORE_THAN_HALF + 1);
+    let mut refused = given.clone().begin(apply(more));
+    refused.read();
+    refused.observed();
+    assert_eq!(refused.result().error().unwrap().code, "NO_PLACE");
+
+    let mut bench = behind_the_barrier(given);
     bench.read();
     assert!(bench.out()[0].starts_with("start-web-0"), "{:?}", bench.out());
 }
