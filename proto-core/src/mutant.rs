@@ -37,6 +37,10 @@ pub enum Mutant {
     StopsFirst,
     /// The participant acts before its fence file is written.
     ActsBeforePersist,
+    /// A fence file that was refused counts as written.
+    RefusedFileWritten,
+    /// A settling that failed counts as done.
+    FailedIsSettled,
     /// A refusal by the fence counts as done.
     StaleIsDone,
     /// Another operation of the scope that is unfinished is nobody's business.
@@ -79,6 +83,10 @@ pub enum Mutant {
     RecreateOverlaps,
     /// Steps are undone in any order.
     UndoneInAnyOrder,
+    /// Of two unfinished operations of a namespace the one that gives way is ended without an undo.
+    GivesWayAsItIs,
+    /// What was stopped is started again beside what another unfinished operation runs in its place.
+    StartsBesideAnother,
     /// What has settled stays in the journal.
     JournalGrows,
     /// Records of operations that are over never end.
@@ -99,7 +107,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 46] = [
+    pub const ALL: [(Self, &'static str); 50] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -117,6 +125,8 @@ impl Mutant {
         (Self::CleanUpBeforeRoutes, "clean_up_before_routes"),
         (Self::StopsFirst, "stops_first"),
         (Self::ActsBeforePersist, "acts_before_persist"),
+        (Self::RefusedFileWritten, "refused_file_written"),
+        (Self::FailedIsSettled, "failed_is_settled"),
         (Self::StaleIsDone, "stale_is_done"),
         (Self::UnfinishedIgnored, "unfinished_ignored"),
         (Self::ReadinessSkipped, "readiness_skipped"),
@@ -138,6 +148,8 @@ impl Mutant {
         (Self::GlobalMissesOne, "global_misses_one"),
         (Self::RecreateOverlaps, "recreate_overlaps"),
         (Self::UndoneInAnyOrder, "undone_in_any_order"),
+        (Self::GivesWayAsItIs, "gives_way_as_it_is"),
+        (Self::StartsBesideAnother, "starts_beside_another"),
         (Self::JournalGrows, "journal_grows"),
         (Self::RecordsForEver, "records_for_ever"),
         (Self::ClaimsForEver, "claims_for_ever"),

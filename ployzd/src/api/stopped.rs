@@ -14,7 +14,7 @@ use io_adapters::files;
 use proto_core::Outcome;
 use proto_core::api::views::{InstanceLabel, StartFailure, StartedView};
 use proto_core::id::InstanceName;
-use proto_core::runtime::{InstanceState, ObservedInstance, RuntimeReply, RuntimeRequest};
+use proto_core::runtime::{ObservedInstance, RuntimeReply, RuntimeRequest};
 use proto_core::store::Key;
 
 use super::asked::WaitedFor;
@@ -27,10 +27,11 @@ impl Api {
         let instances = self.all_instances().await?;
         // Those of an earlier shutdown that nobody has started since count on.
         let mut stopped = self.stopped()?;
-        stopped
-            .extend(instances.iter().filter(|seen| runs(seen)).map(|seen| seen.spec.name.clone()));
+        stopped.extend(
+            instances.iter().filter(|seen| seen.state.runs()).map(|seen| seen.spec.name.clone()),
+        );
         self.remember(&stopped)?;
-        for seen in instances.iter().filter(|seen| runs(seen)) {
+        for seen in instances.iter().filter(|seen| seen.state.runs()) {
             self.stop(seen).await?;
         }
         Ok(())
@@ -106,7 +107,7 @@ pub(super) async fn start(State(api): State<Arc<Api>>, _: WaitedFor) -> Answer<S
         .await
         .map_err(internal)?
         .into_iter()
-        .filter(runs)
+        .filter(|seen| seen.state.runs())
         .map(|seen| seen.spec.name)
         .collect();
     for (namespace, (_, commit)) in by_namespace(&entries) {
@@ -136,8 +137,4 @@ pub(super) async fn start(State(api): State<Arc<Api>>, _: WaitedFor) -> Answer<S
     let left = answer.failed.iter().map(|failed| failed.instance.instance.clone()).collect();
     api.remember(&left).map_err(internal)?;
     Ok(Json(answer))
-}
-
-fn runs(seen: &ObservedInstance) -> bool {
-    matches!(seen.state, InstanceState::Running | InstanceState::Restarting)
 }

@@ -297,6 +297,14 @@ pub enum InstanceState {
     },
 }
 
+impl InstanceState {
+    /// Whether it runs, or will without anybody's doing.
+    #[must_use]
+    pub fn runs(&self) -> bool {
+        matches!(self, Self::Running | Self::Restarting)
+    }
+}
+
 /// What a machine offers, observed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RuntimeFacts {

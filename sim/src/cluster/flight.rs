@@ -347,16 +347,17 @@ impl Cluster<'_> {
         by: Option<&(proto_core::store::Scope, proto_core::id::Epoch)>,
         origin: Option<Origin>,
     ) {
+        let changes = request.mutates().is_some();
+        let settles = matches!(request, RuntimeRequest::Settle { .. });
+        if (changes || settles) && self.machines[machine].ails.failing {
+            self.hits.push(("failing_runtime", machine));
+            let error = RuntimeError::Other { detail: "the model says no".to_owned() };
+            return self.answer(origin, HOP, Completion::Runtime(Outcome::Failed(error)));
+        }
         if let RuntimeRequest::Settle { instance } = request
             && !mutant::on(Mutant::SettlesTooSoon)
         {
             self.settle(machine, &instance.clone());
-        }
-        let changes = request.mutates().is_some();
-        if changes && self.machines[machine].ails.failing {
-            self.hits.push(("failing_runtime", machine));
-            let error = RuntimeError::Other { detail: "the model says no".to_owned() };
-            return self.answer(origin, HOP, Completion::Runtime(Outcome::Failed(error)));
         }
         let (now, wall) = (self.world.now, self.world.wall(machine));
         let result = self.world.runtimes[machine].apply(now, wall, request);

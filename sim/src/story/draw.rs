@@ -4,6 +4,7 @@ use proto_core::deploy::spec::Strategy;
 use proto_core::random::Random;
 
 use super::past::ADDRESSES;
+use super::scenes::{self, Kind, Scene};
 use super::{
     Action, Asked, CLASSES, EffectFate, Fault, Pinned, Service, Story, Then, VERSION, What, host,
 };
@@ -110,6 +111,11 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         _ => 1 + draw.below(usize::from(ADDRESSES) - 1) as u16,
     };
     let request_every = [2000, 50, 200, 1000][draw.below(4)];
+    if let Some(scene) = draw.scene(namespaces) {
+        let (asked, struck) = scene.play(shape.length);
+        operations.extend(asked);
+        faults.extend(struck);
+    }
     let length = shape.length;
     let nodes = shape.nodes;
     Story {
@@ -226,6 +232,29 @@ impl Draw<'_> {
         let asked = &earlier[self.below(earlier.len())];
         let at = asked.at + self.millis(1, 8000);
         (at <= self.shape.length).then(|| Asked { at, cancel_after: None, ..asked.clone() })
+    }
+
+    /// In some stories that are long enough, in a namespace of its own that may stop serving.
+    fn scene(&mut self, namespaces: u32) -> Option<Scene> {
+        let Shape { nodes, length, profile, .. } = self.shape;
+        let may = nodes > 2 && matches!(profile, Profile::Swarm | Profile::Everything);
+        if !may || length < scenes::SHORTEST || self.below(8) != 1 {
+            return None;
+        }
+        let runs_on = self.machine();
+        let first = self.below(nodes - 1);
+        let first = if first < runs_on { first } else { first + 1 };
+        let others: Vec<_> = (0..nodes).filter(|at| *at != runs_on && *at != first).collect();
+        let later = others[self.below(others.len())];
+        Some(Scene {
+            kind: Kind::ALL[self.below(Kind::ALL.len())],
+            ns: namespaces | 1,
+            at: self.millis(20_000, length - 95_000),
+            machines: [runs_on, first, later],
+            skip: self.below(4) as u32,
+            delay: self.millis(0, 2000),
+            second: self.below(3) == 1,
+        })
     }
 
     fn action(&mut self, ns: u32) -> Action {

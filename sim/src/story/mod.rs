@@ -7,6 +7,7 @@ mod fault;
 mod idle;
 mod past;
 mod quiet;
+mod scenes;
 mod words;
 
 use proto_core::api::OperationRequest;

@@ -399,7 +399,7 @@ impl Runtime {
             None => Err(RuntimeError::NoSuchInstance { instance: name.clone() }),
             Some(there) => {
                 let (state, _) = there.state(now);
-                if !matches!(state, InstanceState::Running | InstanceState::Restarting) {
+                if !state.runs() {
                     (there.started, there.wall, there.stopped) = (Some(now), wall, None);
                     there.restarts = 0;
                     self.changes += 1;

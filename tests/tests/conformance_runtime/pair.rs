@@ -242,7 +242,7 @@ fn claims(ask: Ask, before: Option<(Kind, Option<InstanceState>)>) -> Vec<Claim>
 }
 
 fn before_loops(before: Option<InstanceState>) -> bool {
-    matches!(before, Some(InstanceState::Running | InstanceState::Restarting))
+    before.is_some_and(|before| before.runs())
 }
 
 /// What a start of an instance that exits by itself shows.

@@ -56,7 +56,7 @@ impl Operation {
     pub(super) fn may_renew(&self) -> bool {
         self.lease.is_some()
             && !self.renewing
-            && matches!(self.state, State::Barrier { .. } | State::Running(_) | State::Reading(_))
+            && matches!(self.state, State::Asking(_) | State::Running(_) | State::Reading(_))
     }
 
     pub(super) fn renew(&mut self, _wall: UnixTime) {

@@ -15,6 +15,7 @@
 //! [`Operation::poll_effect`] and [`Operation::poll_event`] after each until both are empty. The last event is `Finished`; after it
 //! there are no more effects, and completions that still come are ignored.
 
+mod ask;
 mod batch;
 mod fate;
 mod lease;
@@ -25,6 +26,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
+use ask::Asked;
 use batch::Pending;
 use fate::Resolve;
 use lease::HeldLease;
@@ -67,8 +69,8 @@ pub enum Tag {
     Renew,
     /// An observation of a machine.
     Observe(MachineId),
-    /// A barrier at a machine; the number tells it from those of an earlier epoch.
-    Barrier(MachineId, u32),
+    /// A question to a machine that must be answered; the number tells it from earlier ones.
+    Asked(MachineId, u32),
     /// A step; the number tells it from those of an earlier run.
     Step(crate::id::StepId, u32),
 }
@@ -86,8 +88,8 @@ enum State {
     WriteAgain { pending: Pending, at: Time },
     /// A batch's acknowledgement was lost: a competing write decides.
     Resolving(Resolve),
-    /// Waiting for these machines to let nothing of a lower epoch land.
-    Barrier { waiting: BTreeSet<MachineId>, again: BTreeMap<MachineId, Time>, until: Time },
+    /// Waiting for machines that must answer before anything goes on.
+    Asking(Asked),
     /// Steps are under way.
     Running(Run),
     /// It ended.
@@ -129,7 +131,7 @@ pub struct Operation {
     lease: Option<HeldLease>,
     /// Which addresses of each machine others had used when it acknowledged the barrier.
     used_by_others: BTreeMap<MachineId, Uses>,
-    /// Counts barriers and runs of steps: what an earlier one still answers is ignored.
+    /// Counts questions and runs of steps: what an earlier one still answers is ignored.
     round: u32,
     races: u32,
     /// What is being ended is to be planned anew: another namespace came first.
@@ -234,8 +236,7 @@ impl Operation {
         let own = match &self.state {
             State::WriteAgain { at, .. } => Some(*at),
             State::Resolving(resolve) => resolve.wake_at,
-            // With every barrier out there is nothing to wake for: the answers come, if only to say that there is none.
-            State::Barrier { again, .. } => again.values().copied().min(),
+            State::Asking(asked) => asked.wake_at(),
             State::Running(run) => run.wake_at(),
             State::Reading(_) | State::Observing { .. } | State::Writing(_) | State::Finished => {
                 None
@@ -260,7 +261,7 @@ impl Operation {
             State::Resolving(resolve) if resolve.wake_at.is_some_and(|at| at <= now) => {
                 self.mark(now);
             }
-            State::Barrier { .. } => self.barrier_timeout(now, wall),
+            State::Asking(_) => self.ask_timeout(now, wall),
             State::Running(_) => self.run_timeout(now, wall),
             _ => {}
         }
@@ -316,13 +317,13 @@ impl Operation {
             (Tag::Observe(machine), Completion::Send(outcome)) => {
                 self.observe_done(now, wall, machine, outcome);
             }
-            (Tag::Barrier(machine, round), Completion::Send(outcome)) if round == self.round => {
-                self.barrier_done(now, wall, machine, outcome);
+            (Tag::Asked(machine, round), Completion::Send(outcome)) if round == self.round => {
+                self.asked_done(now, wall, machine, outcome);
             }
             (Tag::Step(step, round), Completion::Send(outcome)) if round == self.round => {
                 self.step_done(now, wall, step, outcome);
             }
-            (Tag::Barrier(..) | Tag::Step(..), Completion::Send(_)) => {}
+            (Tag::Asked(..) | Tag::Step(..), Completion::Send(_)) => {}
             (tag, completion) => panic!("an effect for {tag:?} was answered with {completion:?}"),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::ask::OBSERVE_WITHIN;
 use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
@@ -15,12 +16,8 @@ use crate::id::{MachineId, OperationId};
 use crate::machine::{Addressing, MachineLifecycle};
 use crate::mutant::{self, Mutant};
 use crate::runtime::InstanceSpec;
-use crate::span::Span;
 use crate::store::{Entry, Facts, Key, Scope, StoreReply, StoreRequest, Versioned};
 use crate::time::{Time, UnixTime};
-
-/// How long a machine may take to say how it is.
-const OBSERVE_WITHIN: Span = Span::from_secs(5);
 
 /// Nothing is decided without the record that every cluster has from its beginning.
 fn facts_lost() -> ErrorBody {
@@ -130,7 +127,9 @@ impl Operation {
             Submission::Preview { .. } => self.observe(wall),
             Submission::Apply { request } | Submission::ApplyPrepared { request, .. } => {
                 let digest = request.digest();
-                let left = self.facts.unfinished(self.scope()).next();
+                // One's own before any other that is in the way.
+                let left = self.facts.unfinished(self.scope());
+                let left = left.min_by_key(|other| other.value.request_digest != digest);
                 match left.filter(|_| !mutant::on(Mutant::UnfinishedIgnored)) {
                     None => match self.held() {
                         Some(error) => self.refuse(error),
@@ -401,7 +400,9 @@ impl Operation {
         // landed late, beside another one's steps: which of the two that is nothing tells, so whichever is resumed first gives way.
         let beside = if adopted && ends { None } else { self.beside_another() };
         match beside.filter(|_| !mutant::on(Mutant::UnfinishedIgnored)) {
-            Some(error) if adopted => return self.abort(now, wall, error),
+            Some(error) if adopted && !mutant::on(Mutant::GivesWayAsItIs) => {
+                return self.abort(now, wall, error);
+            }
             Some(error) => return self.never_begun(wall, error),
             None => {}
         }

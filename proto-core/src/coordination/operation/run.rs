@@ -1,17 +1,16 @@
-//! Barriers and steps: what is said to machines, and what becomes of it when they do not answer.
+//! Steps: what machines are told to do, and what becomes of it when they do not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{Operation, PATIENCE, RETRY, Reading, State, Tag, cancelled};
+use super::{Operation, PATIENCE, RETRY, State, Tag, cancelled};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, StepStatus};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, StepFailure};
-use crate::coordination::plan::{Action, Plan, Step};
+use crate::coordination::plan::{Action, Step};
 use crate::coordination::record::{OperationRecord, Phase};
 use crate::daemon::EffectKind;
-use crate::id::{MachineId, StepId};
-use crate::machine::MachineLifecycle;
+use crate::id::{InstanceName, MachineId, StepId};
 use crate::mutant::{self, Mutant};
 use crate::runtime::RuntimeError;
 use crate::span::Span;
@@ -19,8 +18,6 @@ use crate::time::{Time, UnixTime};
 
 /// How many steps may be under way at once.
 const MAX_STEPS: usize = 16;
-/// How long a machine may take to acknowledge a barrier: its effects under way must end first.
-const BARRIER_WITHIN: Span = Span::from_secs(10);
 /// How often a step that failed is tried again where there is no way but forward.
 const MAX_TRIES: u32 = 4;
 
@@ -79,109 +76,14 @@ impl Run {
 }
 
 impl Operation {
-    /// From here on nothing of a lower epoch can land, on every machine that the plan of an unfinished operation of the scope names. There may be
-    /// another one than this: it was recorded while this one was planned, or the store brought it back. Whoever runs it may yet wake up. A
-    /// machine that has left the cluster is not waited for.
-    pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
-        self.round += 1;
-        self.used_by_others.clear();
-        self.unchecked = adopted && self.record().phase == Phase::Executing;
-        if adopted && mutant::on(Mutant::NoBarrier) {
-            return self.behind_barrier(now, wall);
-        }
-        let mut waiting = self.recorded_plan().machines();
-        let others = self.facts.unfinished(self.scope()).filter_map(|op| op.value.plan.as_ref());
-        let there = |id: &MachineId| {
-            let machine = self.facts.machines.get(id);
-            machine.is_some_and(|machine| machine.lifecycle != MachineLifecycle::Removed)
-        };
-        waiting.extend(others.flat_map(Plan::machines).filter(there));
-        for machine in &waiting {
-            self.send_barrier(machine.clone());
-        }
-        self.state = State::Barrier { waiting, again: BTreeMap::new(), until: now + PATIENCE };
-        self.barrier_timeout(now, wall);
-    }
-
-    fn send_barrier(&mut self, to: MachineId) {
-        let body = CommandBody::Barrier { scope: self.scope().clone(), epoch: self.epoch() };
-        let tag = Tag::Barrier(to.clone(), self.round);
-        self.send(tag, to, BARRIER_WITHIN, body);
-    }
-
-    fn send(&mut self, tag: Tag, to: MachineId, deadline: Span, body: CommandBody) {
+    pub(super) fn send(&mut self, tag: Tag, to: MachineId, deadline: Span, body: CommandBody) {
         let OperationRecord { id: operation, attempt, .. } = self.record();
         let (operation, attempt) = (operation.clone(), *attempt);
         let command = Box::new(Command { v: 1, operation, attempt, deadline, body });
         self.effects.push_back((tag, EffectKind::Send { to, command }));
     }
 
-    pub(super) fn barrier_done(
-        &mut self,
-        now: Time,
-        wall: UnixTime,
-        machine: MachineId,
-        outcome: Outcome<CommandReply, BusError>,
-    ) {
-        let State::Barrier { waiting, again, .. } = &mut self.state else { return };
-        match outcome {
-            Outcome::Ok(CommandReply::Done { used_by_others, .. }) => {
-                waiting.remove(&machine);
-                self.used_by_others.extend(used_by_others.map(|uses| (machine, uses)));
-            }
-            Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale => return self.fenced(),
-            Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown => {
-                again.insert(machine, now + RETRY);
-            }
-        }
-        self.barrier_timeout(now, wall);
-    }
-
-    pub(super) fn barrier_timeout(&mut self, now: Time, wall: UnixTime) {
-        let State::Barrier { waiting, again, until } = &mut self.state else { return };
-        if waiting.is_empty() {
-            return self.behind_barrier(now, wall);
-        }
-        if now >= *until && !again.is_empty() {
-            let silent: Vec<_> = again.keys().map(ToString::to_string).collect();
-            let message = format!(
-                "these machines do not say that nothing older can land there: {}",
-                silent.join(", ")
-            );
-            return self.interrupt(ErrorBody::new("MACHINE_SILENT", message));
-        }
-        let due: Vec<_> =
-            again.iter().filter(|(_, at)| **at <= now).map(|(m, _)| m.clone()).collect();
-        for machine in &due {
-            again.remove(machine);
-        }
-        for machine in due {
-            self.send_barrier(machine);
-        }
-    }
-
-    fn behind_barrier(&mut self, now: Time, wall: UnixTime) {
-        if self.is_history() && !mutant::on(Mutant::HistoryGoesOn) {
-            self.note(
-                "it had committed already, and newer commits followed: its record had come back",
-            );
-            return self.finish(Phase::Committed, wall);
-        }
-        match self.record().phase {
-            Phase::Executing => self.read_facts(Reading::Recheck),
-            Phase::Aborting => self.run_undo(now, wall),
-            Phase::CleanupPending
-                if mutant::on(Mutant::AbortsTheCommitted)
-                    && matches!(self.submission, crate::api::Submission::Abort { .. }) =>
-            {
-                self.abort(now, wall, cancelled());
-            }
-            Phase::CleanupPending => self.run_cleanup(now, wall),
-            Phase::Aborted | Phase::Committed => unreachable!("final records are not taken"),
-        }
-    }
-
-    fn fenced(&mut self) {
+    pub(super) fn fenced(&mut self) {
         let message =
             "a machine has seen a newer epoch: the operation was adopted by somebody else";
         self.interrupt(ErrorBody::new("ADOPTED_ELSEWHERE", message));
@@ -192,28 +94,40 @@ impl Operation {
             return self.abort(now, wall, cancelled());
         }
         let steps = self.recorded_plan().steps.clone();
-        self.run(now, wall, Kind::Forward, steps);
+        self.run(now, wall, Kind::Forward, steps, &BTreeSet::new());
     }
 
-    fn run_undo(&mut self, now: Time, wall: UnixTime) {
+    /// Undoes it, but does not start these again.
+    pub(super) fn run_undo(&mut self, now: Time, wall: UnixTime, stay: BTreeSet<InstanceName>) {
         let ready_failed = || {
             let code = self.record().error.as_ref().map(|error| error.code.as_str());
             matches!(code, Some("NOT_READY" | "INSTANCE_EXITED"))
         };
         let skipped = mutant::on(Mutant::UndoSkipped) && ready_failed();
         let steps = if skipped { Vec::new() } else { undo(&self.recorded_plan().steps) };
-        self.run(now, wall, Kind::Undo, steps);
+        self.run(now, wall, Kind::Undo, steps, &stay);
     }
 
     pub(super) fn run_cleanup(&mut self, now: Time, wall: UnixTime) {
         let steps = self.recorded_plan().cleanup.clone();
-        self.run(now, wall, Kind::Cleanup, steps);
+        self.run(now, wall, Kind::Cleanup, steps, &BTreeSet::new());
     }
 
-    fn run(&mut self, now: Time, wall: UnixTime, kind: Kind, steps: Vec<Step>) {
+    fn run(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        kind: Kind,
+        steps: Vec<Step>,
+        stay: &BTreeSet<InstanceName>,
+    ) {
         self.round += 1;
         let back = kind != Kind::Forward;
-        let spares = |step: &Step| matches!(&step.action, Action::Remove { instance, .. } if back && self.serves(instance));
+        let spares = |step: &Step| match &step.action {
+            Action::Remove { instance, .. } => back && self.serves(instance),
+            Action::Start { instance } => stay.contains(instance),
+            _ => false,
+        };
         let steps = steps
             .into_iter()
             .map(|step| {

@@ -9,10 +9,12 @@
 //! | `rivals` | two namespaces that are planned at the same time, and want the same room or address |
 //! | `stop` | cancel, shutdown, fences |
 //! | `adopt` | operations that somebody left behind |
+//! | `beside` | two unfinished operations of a namespace |
 //! | `lives` | how long what is written lives, in whole lives of operations with troubles |
 
 mod adopt;
 mod bench;
+mod beside;
 mod commit;
 mod course;
 mod given;

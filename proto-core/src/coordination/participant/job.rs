@@ -215,10 +215,6 @@ fn failed(error: RuntimeError) -> CommandReply {
     CommandReply::Failed(StepFailure::Runtime { error })
 }
 
-fn runs(seen: &ObservedInstance) -> bool {
-    matches!(seen.state, InstanceState::Running | InstanceState::Restarting)
-}
-
 impl Participant {
     /// The job's turn has come, and what must be remembered is written.
     pub(super) fn begin(&mut self, now: Time, id: JobId) {
@@ -390,7 +386,7 @@ impl Participant {
                     let instance = spec.name.clone();
                     self.act(id, RuntimeRequest::Remove { instance });
                 }
-                Some(seen) if runs(&seen) => self.finish(now, id, Some(done())),
+                Some(seen) if seen.state.runs() => self.finish(now, id, Some(done())),
                 Some(_) => self.act(id, RuntimeRequest::Start { instance: spec.name }),
                 None => {
                     let Work::Perform { stage, .. } = &mut self.job(id).work else {
@@ -406,16 +402,20 @@ impl Participant {
                     let error = RuntimeError::NoSuchInstance { instance };
                     self.finish(now, id, Some(failed(error)));
                 }
-                Some(seen) if runs(&seen) => self.finish(now, id, Some(done())),
+                Some(seen) if seen.state.runs() => self.finish(now, id, Some(done())),
                 Some(_) => self.act(id, RuntimeRequest::Start { instance }),
             },
             Action::Stop { instance, grace } => match seen {
-                Some(seen) if runs(&seen) => self.act(id, RuntimeRequest::Stop { instance, grace }),
+                Some(seen) if seen.state.runs() => {
+                    self.act(id, RuntimeRequest::Stop { instance, grace })
+                }
                 _ => self.finish(now, id, Some(done())),
             },
             Action::Remove { instance, grace } => match seen {
                 None => self.finish(now, id, Some(done())),
-                Some(seen) if runs(&seen) => self.act(id, RuntimeRequest::Stop { instance, grace }),
+                Some(seen) if seen.state.runs() => {
+                    self.act(id, RuntimeRequest::Stop { instance, grace })
+                }
                 Some(_) => self.act(id, RuntimeRequest::Remove { instance }),
             },
             Action::AwaitReady { .. } => self.look_for_ready(now, id, seen, false),
@@ -435,7 +435,7 @@ impl Participant {
             (Action::Start { instance }, None) => {
                 failed(RuntimeError::NoSuchInstance { instance: instance.clone() })
             }
-            (Action::Stop { instance, .. }, Some(seen)) if runs(seen) => {
+            (Action::Stop { instance, .. }, Some(seen)) if seen.state.runs() => {
                 failed(RuntimeError::Other { detail: format!("{instance} was stopped and runs") })
             }
             (Action::Stop { .. }, _) => done(),

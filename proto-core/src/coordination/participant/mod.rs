@@ -28,6 +28,7 @@ use super::plan::Action;
 use crate::Outcome;
 use crate::daemon::{Completion, EffectKind, ReplyToken};
 use crate::id::{MachineId, OperationId};
+use crate::mutant::{self, Mutant};
 use crate::runtime::{RuntimeError, RuntimeRequest};
 use crate::time::Time;
 
@@ -76,7 +77,7 @@ impl Participant {
             fence,
         };
         for entry in this.fence.journal.clone() {
-            if crate::mutant::on(crate::mutant::Mutant::JournalNotSettled) {
+            if mutant::on(Mutant::JournalNotSettled) {
                 break;
             }
             let job = Job::settle(entry);
@@ -93,7 +94,7 @@ impl Participant {
         if let Some(scope) = command.body.scope() {
             let (scope, epoch) = (scope.clone(), command.body.epoch());
             let floor = self.fence.floor(&scope);
-            if epoch < floor && !crate::mutant::on(crate::mutant::Mutant::NoFence) {
+            if epoch < floor && !mutant::on(Mutant::NoFence) {
                 self.reply(&[token], command.operation, CommandReply::Stale { floor });
                 return;
             }
@@ -131,6 +132,7 @@ impl Participant {
                 if matches!(job.work, Work::Settle) {
                     match completion {
                         Completion::Runtime(Outcome::Ok(_)) => self.finish(now, id, None),
+                        _ if mutant::on(Mutant::FailedIsSettled) => self.finish(now, id, None),
                         _ => self.job(id).wake_at = Some(now + SETTLE_RETRY),
                     }
                 } else if self.is_fenced(id) {
@@ -248,7 +250,7 @@ impl Participant {
             }
             self.version += 1;
         }
-        let acts_early = crate::mutant::on(crate::mutant::Mutant::ActsBeforePersist);
+        let acts_early = mutant::on(Mutant::ActsBeforePersist);
         if fenced && self.written < self.version && !acts_early {
             let version = self.version;
             self.job(id).needs_version = Some(version);
@@ -273,6 +275,7 @@ impl Participant {
         let waiting = |job: &Job| job.needs_version.is_some_and(|needs| needs <= version);
         let ids: Vec<_> =
             self.jobs.iter().filter(|(_, job)| waiting(job)).map(|(id, _)| *id).collect();
+        let result = if mutant::on(Mutant::RefusedFileWritten) { Ok(()) } else { result };
         if result.is_ok() {
             self.written = version;
         }
@@ -298,7 +301,7 @@ impl Participant {
     fn is_fenced(&self, id: JobId) -> bool {
         let job = &self.jobs[&id];
         let below = |scope| job.epoch < self.fence.floor(scope);
-        job.scope.as_ref().is_some_and(below) && !crate::mutant::on(crate::mutant::Mutant::NoFence)
+        job.scope.as_ref().is_some_and(below) && !mutant::on(Mutant::NoFence)
     }
 
     /// Ends every job below its floor that has no effect under way; the others end with their effect.
@@ -332,7 +335,7 @@ impl Participant {
         }
         let job = self.jobs.remove(&id).expect("a job ends once");
         if let Some(entry) = job.journal_entry()
-            && !crate::mutant::on(crate::mutant::Mutant::JournalGrows)
+            && !mutant::on(Mutant::JournalGrows)
         {
             // Written with the next change: a journal that names too much is only settled for nothing.
             self.fence.journal.retain(|other| *other != entry);

@@ -342,7 +342,7 @@ impl<'a> Planner<'a> {
     ) -> BTreeMap<u16, Option<ServiceName>> {
         let mut held = BTreeMap::new();
         for there in seen.instances.iter().filter(|i| i.spec.namespace == self.namespace) {
-            if !matches!(there.state, InstanceState::Running | InstanceState::Restarting) {
+            if !there.state.runs() {
                 continue;
             }
             let slots = now.get(&there.spec.service).into_iter().flat_map(|slots| slots.values());

@@ -7,7 +7,7 @@ use crate::deploy::spec::{Rollout, ServiceSpec, Strategy};
 use crate::id::{InstanceName, MachineId, ServiceName, StepId};
 use crate::machine::MachineLifecycle;
 use crate::mutant::{self, Mutant};
-use crate::runtime::{InstanceSpec, InstanceState};
+use crate::runtime::InstanceSpec;
 use crate::span::Span;
 
 /// How long a runtime may take to make and start an instance.
@@ -112,9 +112,7 @@ impl Planner<'_> {
     fn stop_old(&self, placed: &Placed) -> Step {
         let instance = placed.instance.instance.clone();
         let seen = self.observed(&placed.instance.machine, &instance);
-        let ran = seen.is_some_and(|seen| {
-            matches!(seen.state, InstanceState::Running | InstanceState::Restarting)
-        });
+        let ran = seen.is_some_and(|seen| seen.state.runs());
         let grace = self.grace(placed);
         Step {
             id: id("stop", instance.as_str()),

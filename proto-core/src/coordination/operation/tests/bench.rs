@@ -234,7 +234,10 @@ impl Bench {
     /// Every command is done, until something else than commands is out. Returns the order in which they came out.
     pub(super) fn all_ok(&mut self) -> Vec<String> {
         let mut order = Vec::new();
-        while matches!(self.out.first(), Some((Tag::Barrier(..) | Tag::Step(..), _))) {
+        let says_done = |(tag, effect): &(Tag, EffectKind)| {
+            matches!(tag, Tag::Asked(..) | Tag::Step(..)) && !looks(effect)
+        };
+        while self.out.first().is_some_and(says_done) {
             let label = self.out().remove(0);
             self.ok(&label);
             order.push(label);
@@ -243,13 +246,15 @@ impl Bench {
     }
 
     pub(super) fn all_barriers(&mut self) {
-        while self.out.iter().any(|(tag, _)| matches!(tag, Tag::Barrier(..))) {
+        while self.out().iter().any(|label| label.starts_with("barrier")) {
             self.ok("barrier");
         }
     }
 
     pub(super) fn observed(&mut self) {
-        while let Some((Tag::Observe(machine), _)) = self.out.first() {
+        while let Some((Tag::Observe(machine) | Tag::Asked(machine, _), effect)) = self.out.first()
+            && looks(effect)
+        {
             let seen = self.given.seen[machine].clone();
             self.answer("observe", Outcome::Ok(CommandReply::Observed(seen)));
         }
@@ -301,4 +306,9 @@ impl Bench {
         self.accept(120);
         self
     }
+}
+
+/// Whether it only asks a machine how it is.
+fn looks(effect: &EffectKind) -> bool {
+    matches!(effect, EffectKind::Send { command, .. } if matches!(command.body, CommandBody::Observe { .. }))
 }

@@ -1,0 +1,237 @@
+//! What machines are asked until each of them has answered, before anything goes on: the barrier, and what runs in the place of something.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Operation, PATIENCE, RETRY, State, Tag, cancelled};
+use crate::Outcome;
+use crate::api::ErrorBody;
+use crate::coordination::command::{BusError, CommandBody, CommandReply};
+use crate::coordination::plan::{Action, Plan};
+use crate::coordination::record::{OperationRecord, Phase};
+use crate::id::{InstanceName, MachineId, OperationId, ServiceName};
+use crate::machine::MachineLifecycle;
+use crate::mutant::{self, Mutant};
+use crate::span::Span;
+use crate::store::Scope;
+use crate::time::{Time, UnixTime};
+
+/// How long a machine may take to acknowledge a barrier: its effects under way must end first.
+const BARRIER_WITHIN: Span = Span::from_secs(10);
+/// How long a machine may take to say how it is.
+pub(super) const OBSERVE_WITHIN: Span = Span::from_secs(5);
+
+/// A question, and who has not answered it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    question: Question,
+    waiting: BTreeSet<MachineId>,
+    again: BTreeMap<MachineId, Time>,
+    until: Time,
+}
+
+#[derive(Debug, Clone)]
+enum Question {
+    /// From here on nothing of a lower epoch lands.
+    Barrier,
+    /// Which instances run there? So far these do.
+    Running(BTreeSet<InstanceName>),
+}
+
+impl Asked {
+    /// When a machine is asked again. With every question out there is nothing to wake for: the answers come, if only to say that there
+    /// is none.
+    pub(super) fn wake_at(&self) -> Option<Time> {
+        self.again.values().copied().min()
+    }
+}
+
+/// Another unfinished operation has planned an instance in the place of one that an undo starts again.
+struct Rival {
+    /// What the undo starts again.
+    own: InstanceName,
+    operation: OperationId,
+    instance: InstanceName,
+    machine: MachineId,
+}
+
+impl Operation {
+    /// From here on nothing of a lower epoch can land, on every machine that the plan of an unfinished operation of the scope names. There may be
+    /// another one than this: it was recorded while this one was planned, or the store brought it back. Whoever runs it may yet wake up. A
+    /// machine that has left the cluster is not waited for.
+    pub(super) fn barrier(&mut self, now: Time, wall: UnixTime, adopted: bool) {
+        self.used_by_others.clear();
+        self.unchecked = adopted && self.record().phase == Phase::Executing;
+        if adopted && mutant::on(Mutant::NoBarrier) {
+            self.round += 1;
+            return self.behind_barrier(now, wall);
+        }
+        let mut machines = self.recorded_plan().machines();
+        let others = self.facts.unfinished(self.scope()).filter_map(|op| op.value.plan.as_ref());
+        machines.extend(others.flat_map(Plan::machines).filter(|id| self.is_there(id)));
+        self.ask(now, wall, Question::Barrier, machines);
+    }
+
+    fn is_there(&self, machine: &MachineId) -> bool {
+        let machine = self.facts.machines.get(machine);
+        machine.is_some_and(|machine| machine.lifecycle != MachineLifecycle::Removed)
+    }
+
+    fn ask(&mut self, now: Time, wall: UnixTime, question: Question, waiting: BTreeSet<MachineId>) {
+        self.round += 1;
+        let again = waiting.iter().map(|machine| (machine.clone(), now)).collect();
+        self.state = State::Asking(Asked { question, waiting, again, until: now + PATIENCE });
+        self.ask_timeout(now, wall);
+    }
+
+    pub(super) fn ask_timeout(&mut self, now: Time, wall: UnixTime) {
+        let State::Asking(Asked { question, waiting, again, until }) = &mut self.state else {
+            return;
+        };
+        if waiting.is_empty() {
+            return match std::mem::replace(question, Question::Barrier) {
+                Question::Barrier => self.behind_barrier(now, wall),
+                Question::Running(running) => self.run_undo_beside(now, wall, &running),
+            };
+        }
+        if now >= *until && !again.is_empty() {
+            let silent: Vec<_> = again.keys().map(ToString::to_string).collect();
+            let what = match question {
+                Question::Barrier => "do not say that nothing older can land there",
+                Question::Running(_) => "do not say what runs there",
+            };
+            let message = format!("these machines {what}: {}", silent.join(", "));
+            return self.interrupt(ErrorBody::new("MACHINE_SILENT", message));
+        }
+        let is_barrier = matches!(question, Question::Barrier);
+        let due: Vec<_> =
+            again.iter().filter(|(_, at)| **at <= now).map(|(m, _)| m.clone()).collect();
+        for machine in &due {
+            again.remove(machine);
+        }
+        for machine in due {
+            let (within, body) =
+                if is_barrier { self.barrier_command() } else { self.running_command() };
+            let tag = Tag::Asked(machine.clone(), self.round);
+            self.send(tag, machine, within, body);
+        }
+    }
+
+    fn barrier_command(&self) -> (Span, CommandBody) {
+        let body = CommandBody::Barrier { scope: self.scope().clone(), epoch: self.epoch() };
+        (BARRIER_WITHIN, body)
+    }
+
+    fn running_command(&self) -> (Span, CommandBody) {
+        let Scope::Namespace(namespace) = self.scope().clone();
+        let (images, ports) = (Vec::new(), Vec::new());
+        let body = CommandBody::Observe { namespace: Some(namespace), images, ports };
+        (OBSERVE_WITHIN, body)
+    }
+
+    pub(super) fn asked_done(
+        &mut self,
+        now: Time,
+        wall: UnixTime,
+        machine: MachineId,
+        outcome: Outcome<CommandReply, BusError>,
+    ) {
+        let State::Asking(Asked { question, waiting, again, .. }) = &mut self.state else { return };
+        match (question, outcome) {
+            (Question::Barrier, Outcome::Ok(CommandReply::Done { used_by_others, .. })) => {
+                waiting.remove(&machine);
+                self.used_by_others.extend(used_by_others.map(|uses| (machine, uses)));
+            }
+            (Question::Running(running), Outcome::Ok(CommandReply::Observed(seen))) => {
+                waiting.remove(&machine);
+                let there = seen.instances.into_iter().filter(|there| there.state.runs());
+                running.extend(there.map(|there| there.spec.name));
+            }
+            (_, Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale) => return self.fenced(),
+            (_, Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown) => {
+                again.insert(machine, now + RETRY);
+            }
+        }
+        self.ask_timeout(now, wall);
+    }
+
+    fn behind_barrier(&mut self, now: Time, wall: UnixTime) {
+        if self.is_history() && !mutant::on(Mutant::HistoryGoesOn) {
+            self.note(
+                "it had committed already, and newer commits followed: its record had come back",
+            );
+            return self.finish(Phase::Committed, wall);
+        }
+        match self.record().phase {
+            Phase::Executing => self.read_facts(super::Reading::Recheck),
+            Phase::Aborting => {
+                let machines = self.rivals().map(|rival| rival.machine).collect();
+                self.ask(now, wall, Question::Running(BTreeSet::new()), machines);
+            }
+            Phase::CleanupPending
+                if mutant::on(Mutant::AbortsTheCommitted)
+                    && matches!(self.submission, crate::api::Submission::Abort { .. }) =>
+            {
+                self.abort(now, wall, cancelled());
+            }
+            Phase::CleanupPending => self.run_cleanup(now, wall),
+            Phase::Aborted | Phase::Committed => unreachable!("final records are not taken"),
+        }
+    }
+
+    /// What other unfinished operations have planned in the place of something that the undo of this one starts again.
+    fn rivals(&self) -> impl Iterator<Item = Rival> + '_ {
+        let plan = self.recorded_plan();
+        let stopped = plan.steps.iter().filter_map(|step| match &step.undo {
+            Some(Action::Start { instance }) => Some((self.slot_of(plan, instance)?, instance)),
+            _ => None,
+        });
+        let stopped: BTreeMap<_, _> = stopped.collect();
+        let own = &self.record().id;
+        let others = self.facts.unfinished(self.scope()).map(|other| &other.value);
+        let made = others.filter(|other| other.id != *own).flat_map(made);
+        made.filter_map(move |(operation, machine, spec)| {
+            let own = *stopped.get(&(&spec.service, spec.slot))?;
+            let (own, instance) = (own.clone(), spec.name.clone());
+            let (operation, machine) = (operation.clone(), machine.clone());
+            Some(Rival { own, operation, instance, machine })
+        })
+        .filter(|rival| rival.own != rival.instance && self.is_there(&rival.machine))
+    }
+
+    /// The place of an instance in the commit that the plan was made on.
+    fn slot_of<'a>(
+        &'a self,
+        plan: &Plan,
+        instance: &InstanceName,
+    ) -> Option<(&'a ServiceName, u32)> {
+        let services = &self.facts.commits.get(&plan.baseline.head)?.services;
+        let mut slots = services.iter().flat_map(|(name, service)| {
+            service.slots.iter().map(move |(slot, there)| ((name, *slot), there))
+        });
+        slots.find(|(_, there)| there.instance == *instance).map(|(slot, _)| slot)
+    }
+
+    /// Undoes it. Of two unfinished operations of a namespace one was never begun, and which one that is no record tells: its own landed late, or
+    /// came back. What the other one has started runs, so what it runs instead of is not started beside it.
+    fn run_undo_beside(&mut self, now: Time, wall: UnixTime, running: &BTreeSet<InstanceName>) {
+        let taken: Vec<_> = self
+            .rivals()
+            .filter(|rival| running.contains(&rival.instance))
+            .filter(|_| !mutant::on(Mutant::StartsBesideAnother))
+            .collect();
+        for Rival { own, operation, instance, .. } in &taken {
+            self.note(format!(
+                "{own} is not started again: {instance} of operation {operation} runs in its place"
+            ));
+        }
+        self.run_undo(now, wall, taken.into_iter().map(|rival| rival.own).collect());
+    }
+}
+
+/// What the steps of this operation make, and where.
+fn made(
+    record: &OperationRecord,
+) -> impl Iterator<Item = (&OperationId, &MachineId, &crate::runtime::InstanceSpec)> {
+    let steps = record.plan.iter().flat_map(|plan| &plan.steps);
+    steps.filter_map(|step| Some((&record.id, &step.machine, step.action.makes()?)))
+}

@@ -1,0 +1,99 @@
+//! Scenes: what only happens when several things fall together, each in a namespace that nobody else works on. In a few stories one of them is
+//! played beside everything else.
+
+use proto_core::deploy::spec::Strategy;
+
+use super::{Action, Asked, EffectFate, Fault, Pinned, Service, Then, What};
+use crate::fate::EffectClass;
+
+/// The shortest story that has room for one.
+pub(super) const SHORTEST: u64 = 120_000;
+
+/// One of them, with what is left to chance.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scene {
+    pub(super) kind: Kind,
+    pub(super) ns: u32,
+    /// When what was there is to be replaced.
+    pub(super) at: u64,
+    /// Where it runs, where its successor is asked for, and where somebody comes to it later.
+    pub(super) machines: [usize; 3],
+    /// How many effects go well before one is struck.
+    pub(super) skip: u32,
+    /// Milliseconds, up to two seconds.
+    pub(super) delay: u64,
+    /// Of what is left unfinished the second is what somebody comes to.
+    pub(super) second: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A record lands so late that another operation was recorded meanwhile, and left in the middle.
+    LateRecord,
+    /// A machine dies in the middle of a change, and its fence file had been refused.
+    FileRefused,
+    /// A machine dies in the middle of a change, and its runtime says no when it is to be settled.
+    SettlingRefused,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::LateRecord, Self::FileRefused, Self::SettlingRefused];
+}
+
+impl Scene {
+    /// What is asked for, and what goes wrong.
+    pub(super) fn play(&self, length: u64) -> (Vec<Asked>, Vec<Fault>) {
+        let [runs_on, first, later] = self.machines;
+        let at = self.at;
+        let asked = |at: u64, machine: usize, version: u32, then: Then| Asked {
+            at: at.min(length),
+            machine,
+            action: self.deploy(version),
+            cancel_after: None,
+            then,
+            then_on: machine,
+        };
+        let fault = |at: u64, lasts: u64, what: What| Fault { at, lasts, what };
+        let strike = |machine, class, skip| {
+            let fate = EffectFate::CrashLate;
+            What::Effect { machine, class, skip, fate }
+        };
+        let mut operations = vec![asked(at - 19_000, runs_on, 0, Then::Retry)];
+        let faults = match self.kind {
+            Kind::LateRecord => {
+                operations.push(asked(at, first, 1, Then::GiveUp));
+                operations.push(asked(at + 5_000, later, 2, Then::GiveUp));
+                let version = if self.second { 2 } else { 1 };
+                // The lease of the second has run out when that of the first is taken, and that one too when somebody comes to them.
+                let comes_at = at + 72_000 + 10 * self.delay;
+                operations.push(asked(comes_at, runs_on, version, Then::Retry));
+                vec![
+                    fault(at - 1, 40_000, strike(first, EffectClass::Write, 0)),
+                    fault(at + 5_000 + self.delay, 105_000, What::DaemonPause { machine: later }),
+                ]
+            }
+            Kind::FileRefused => {
+                operations.push(asked(at, runs_on, 1, Then::Resume));
+                vec![
+                    fault(at, 5_000 + 5 * self.delay, What::DiskFull { machine: runs_on }),
+                    fault(at, 40_000, strike(runs_on, EffectClass::Runtime, self.skip)),
+                ]
+            }
+            Kind::SettlingRefused => {
+                operations.push(asked(at, runs_on, 1, Then::Resume));
+                vec![
+                    fault(at, 40_000, strike(runs_on, EffectClass::Runtime, self.skip)),
+                    fault(at + self.delay, 30_000, What::FailingRuntime { machine: runs_on }),
+                ]
+            }
+        };
+        (operations, faults)
+    }
+
+    fn deploy(&self, version: u32) -> Action {
+        let image = format!("ready-300-v{version}");
+        let mut service = Service::new(0, image, 1, Strategy::Recreate);
+        service.pinned = Some(Pinned::To(self.machines[0]));
+        Action::Deploy { ns: self.ns, services: vec![service] }
+    }
+}
