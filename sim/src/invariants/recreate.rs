@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proto_core::coordination::OperationRecord;
 use proto_core::deploy::spec::{ServiceSpec, Strategy};
-use proto_core::id::{Namespace, ServiceName};
+use proto_core::id::{Namespace, OperationId, ServiceName};
 use proto_core::runtime::RuntimeRequest;
 use proto_core::store::Key;
 use proto_core::store::facts::ServiceRevision;
@@ -17,8 +17,10 @@ use crate::world::World;
 /// See the file's page.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RecreatedOneByOne {
-    /// How the services of each namespace are rolled out, by the plan that was recorded last.
-    strategies: BTreeMap<Namespace, BTreeMap<ServiceName, Strategy>>,
+    /// How each operation rolls out the services of its namespace.
+    strategies: BTreeMap<OperationId, BTreeMap<ServiceName, Strategy>>,
+    /// The operation of each namespace that was recorded last: whoever undoes has just been.
+    last: BTreeMap<Namespace, OperationId>,
     seen: u64,
 }
 
@@ -40,16 +42,17 @@ impl Invariant for RecreatedOneByOne {
             Seen::Landed { machine, request, .. } => (*machine, *request),
             _ => return Ok(()),
         };
-        let instance = match request {
-            RuntimeRequest::Create { spec } => &spec.name,
-            RuntimeRequest::Start { instance } => instance,
+        let (instance, made_by) = match request {
+            RuntimeRequest::Create { spec } => (&spec.name, Some(&spec.operation)),
+            RuntimeRequest::Start { instance } => (instance, None),
             _ => return Ok(()),
         };
         let Some(started) = world.runtimes[machine].instances().get(instance) else {
             return Ok(());
         };
         let started = &started.spec;
-        let services = self.strategies.get(&started.namespace);
+        let by = made_by.or_else(|| self.last.get(&started.namespace));
+        let services = by.and_then(|operation| self.strategies.get(operation));
         if services.and_then(|of| of.get(&started.service)) != Some(&Strategy::Recreate) {
             return Ok(());
         }
@@ -83,6 +86,7 @@ impl RecreatedOneByOne {
             let strategy = planned.or_else(|| Some(strategy(&there()?.spec)))?;
             Some((name.clone(), strategy))
         });
-        self.strategies.insert(namespace.clone(), of.collect());
+        self.strategies.insert(record.id.clone(), of.collect());
+        self.last.insert(namespace.clone(), record.id.clone());
     }
 }

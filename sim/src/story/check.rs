@@ -6,6 +6,7 @@ use proto_core::deploy::HostName;
 
 use super::past::ADDRESSES;
 use super::{Action, Fault, Service, Story, VERSION, What};
+use crate::fate::EffectClass;
 
 /// As many milliseconds may be between a plan and its application.
 const LONGEST_PREPARED: u64 = 600_000;
@@ -81,6 +82,9 @@ impl Story {
             }
             What::EndedKeysBack { days, .. } if *days > 366 => {
                 Err(format!("{days} quiet days; a year is enough"))
+            }
+            What::Effect { class: EffectClass::Persist, fate, .. } if fate.is_silent() => {
+                Err("a fence file is written or refused: its daemon waits for that".to_owned())
             }
             What::OneWay { from, to } if from == to => {
                 Err(format!("machine {from} always hears itself"))
@@ -168,6 +172,10 @@ mod tests {
         assert_eq!(wrong, "machine 3 has no server of the store that could crash");
         let wrong = with_fault(json!({"at": 5, "for": 1, "fault": "loss", "per_mille": 5000}));
         assert_eq!(wrong, "5000 of 1000 messages are struck");
+        let effect = |fate| json!({"at": 5, "for": 1, "fault": "effect", "machine": 1, "class": "persist", "skip": 0, "fate": fate});
+        let wrong = with_fault(effect("lost_answer"));
+        assert_eq!(wrong, "a fence file is written or refused: its daemon waits for that");
+        assert!(read(|story| story["faults"] = json!([effect("fails")])).is_ok());
     }
 
     #[test]

@@ -105,6 +105,13 @@ pub enum EffectFate {
     Fails,
 }
 
+impl EffectFate {
+    /// Whether its daemon lives on and is not told what became of the effect.
+    pub(super) fn is_silent(self) -> bool {
+        matches!(self, Self::LostAnswer | Self::LostRequest | Self::Late | Self::Undecided)
+    }
+}
+
 impl What {
     /// The name of its class.
     #[must_use]

@@ -45,10 +45,10 @@ impl Asked {
     }
 }
 
-/// Another unfinished operation has planned an instance in the place of one that an undo starts again.
-struct Rival {
+/// What another unfinished operation has planned in the place of an instance that an undo starts again.
+struct Successor {
     /// What the undo starts again.
-    own: InstanceName,
+    of: InstanceName,
     operation: OperationId,
     instance: InstanceName,
     machine: MachineId,
@@ -164,7 +164,7 @@ impl Operation {
         match self.record().phase {
             Phase::Executing => self.read_facts(super::Reading::Recheck),
             Phase::Aborting => {
-                let machines = self.rivals().map(|rival| rival.machine).collect();
+                let machines = self.successors().map(|successor| successor.machine).collect();
                 self.ask(now, wall, Question::Running(BTreeSet::new()), machines);
             }
             Phase::CleanupPending
@@ -179,7 +179,7 @@ impl Operation {
     }
 
     /// What other unfinished operations have planned in the place of something that the undo of this one starts again.
-    fn rivals(&self) -> impl Iterator<Item = Rival> + '_ {
+    fn successors(&self) -> impl Iterator<Item = Successor> + '_ {
         let plan = self.recorded_plan();
         let stopped = plan.steps.iter().filter_map(|step| match &step.undo {
             Some(Action::Start { instance }) => Some((self.slot_of(plan, instance)?, instance)),
@@ -190,12 +190,12 @@ impl Operation {
         let others = self.facts.unfinished(self.scope()).map(|other| &other.value);
         let made = others.filter(|other| other.id != *own).flat_map(made);
         made.filter_map(move |(operation, machine, spec)| {
-            let own = *stopped.get(&(&spec.service, spec.slot))?;
-            let (own, instance) = (own.clone(), spec.name.clone());
+            let of = *stopped.get(&(&spec.service, spec.slot))?;
+            let (of, instance) = (of.clone(), spec.name.clone());
             let (operation, machine) = (operation.clone(), machine.clone());
-            Some(Rival { own, operation, instance, machine })
+            Some(Successor { of, operation, instance, machine })
         })
-        .filter(|rival| rival.own != rival.instance && self.is_there(&rival.machine))
+        .filter(|successor| successor.of != successor.instance && self.is_there(&successor.machine))
     }
 
     /// The place of an instance in the commit that the plan was made on.
@@ -215,16 +215,16 @@ impl Operation {
     /// came back. What the other one has started runs, so what it runs instead of is not started beside it.
     fn run_undo_beside(&mut self, now: Time, wall: UnixTime, running: &BTreeSet<InstanceName>) {
         let taken: Vec<_> = self
-            .rivals()
-            .filter(|rival| running.contains(&rival.instance))
+            .successors()
+            .filter(|successor| running.contains(&successor.instance))
             .filter(|_| !mutant::on(Mutant::StartsBesideAnother))
             .collect();
-        for Rival { own, operation, instance, .. } in &taken {
+        for Successor { of, operation, instance, .. } in &taken {
             self.note(format!(
-                "{own} is not started again: {instance} of operation {operation} runs in its place"
+                "{of} is not started again: {instance} of operation {operation} runs in its place"
             ));
         }
-        self.run_undo(now, wall, taken.into_iter().map(|rival| rival.own).collect());
+        self.run_undo(now, wall, taken.into_iter().map(|successor| successor.of).collect());
     }
 }
 

@@ -3,13 +3,13 @@
 //! ```text
 //! read facts → ask machines → plan → take lease + record (one batch) → barrier → look again
 //!   → steps → revisions → commit (one batch) → cleanup → finish
-//!        └─ failed or cancelled ─→ take a new epoch + record Aborting (one batch) → barrier → undo → finish
+//!        └─ failed or cancelled ─→ take a new epoch + record Aborting (one batch) → barrier → what runs? → undo → finish
 //! ```
 //!
 //! An operation that was left behind is *adopted*: the same batch takes the lease under a new epoch and rewrites the record, from
 //! which instant the old coordinator's commit fails in the store; the barrier then makes sure that none of its commands can still
 //! land; then the recorded plan goes on where its phase says. Aborting one's own operation goes the same way, so that a delayed command of
-//! its forward part cannot land after the undo.
+//! its forward part cannot land after the undo. What runs is only asked where another operation of the scope is unfinished too.
 //!
 //! Feed it with [`Operation::done`], [`Operation::cancel`], [`Operation::shutdown`] and [`Operation::timeout`]; drain
 //! [`Operation::poll_effect`] and [`Operation::poll_event`] after each until both are empty. The last event is `Finished`; after it
