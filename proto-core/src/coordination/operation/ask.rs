@@ -8,7 +8,7 @@ use crate::api::ErrorBody;
 use crate::coordination::command::{BusError, CommandBody, CommandReply};
 use crate::coordination::plan::{Action, Plan};
 use crate::coordination::record::{OperationRecord, Phase};
-use crate::id::{InstanceName, MachineId, OperationId, ServiceName};
+use crate::id::{InstanceName, MachineId, OperationId};
 use crate::machine::MachineLifecycle;
 use crate::mutant::{self, Mutant};
 use crate::span::Span;
@@ -45,9 +45,9 @@ impl Asked {
     }
 }
 
-/// What another unfinished operation has planned in the place of an instance that an undo starts again.
+/// What an operation starts once something else has stopped: of a service that is recreated, each new instance is one of each old one.
 struct Successor {
-    /// What the undo starts again.
+    /// What has stopped.
     of: InstanceName,
     operation: OperationId,
     instance: InstanceName,
@@ -178,60 +178,55 @@ impl Operation {
         }
     }
 
-    /// What other unfinished operations have planned in the place of something that the undo of this one starts again.
+    /// What other unfinished operations start once they have stopped something that the undo of this one starts again.
     fn successors(&self) -> impl Iterator<Item = Successor> + '_ {
-        let plan = self.recorded_plan();
-        let stopped = plan.steps.iter().filter_map(|step| match &step.undo {
-            Some(Action::Start { instance }) => Some((self.slot_of(plan, instance)?, instance)),
+        let steps = &self.recorded_plan().steps;
+        let stopped = steps.iter().filter_map(|step| match &step.undo {
+            Some(Action::Start { instance }) => Some(instance),
             _ => None,
         });
-        let stopped: BTreeMap<_, _> = stopped.collect();
+        let stopped: BTreeSet<_> = stopped.collect();
         let own = &self.record().id;
         let others = self.facts.unfinished(self.scope()).map(|other| &other.value);
-        let made = others.filter(|other| other.id != *own).flat_map(made);
-        made.filter_map(move |(operation, machine, spec)| {
-            let of = *stopped.get(&(&spec.service, spec.slot))?;
-            let (of, instance) = (of.clone(), spec.name.clone());
-            let (operation, machine) = (operation.clone(), machine.clone());
-            Some(Successor { of, operation, instance, machine })
+        let replaced = others.filter(|other| other.id != *own).flat_map(replaced);
+        replaced.filter(move |successor| {
+            stopped.contains(&successor.of) && self.is_there(&successor.machine)
         })
-        .filter(|successor| successor.of != successor.instance && self.is_there(&successor.machine))
-    }
-
-    /// The place of an instance in the commit that the plan was made on.
-    fn slot_of<'a>(
-        &'a self,
-        plan: &Plan,
-        instance: &InstanceName,
-    ) -> Option<(&'a ServiceName, u32)> {
-        let services = &self.facts.commits.get(&plan.baseline.head)?.services;
-        let mut slots = services.iter().flat_map(|(name, service)| {
-            service.slots.iter().map(move |(slot, there)| ((name, *slot), there))
-        });
-        slots.find(|(_, there)| there.instance == *instance).map(|(slot, _)| slot)
     }
 
     /// Undoes it. Of two unfinished operations of a namespace one was never begun, and which one that is no record tells: its own landed late, or
-    /// came back. What the other one has started runs, so what it runs instead of is not started beside it.
+    /// came back. What the other one has started runs, so what it stopped for that is not started beside it, wherever in the service that was.
     fn run_undo_beside(&mut self, now: Time, wall: UnixTime, running: &BTreeSet<InstanceName>) {
-        let taken: Vec<_> = self
-            .successors()
-            .filter(|successor| running.contains(&successor.instance))
-            .filter(|_| !mutant::on(Mutant::StartsBesideAnother))
-            .collect();
-        for Successor { of, operation, instance, .. } in &taken {
+        let taken = self.successors().filter(|successor| running.contains(&successor.instance));
+        let mut stay = BTreeMap::new();
+        for successor in taken.filter(|_| !mutant::on(Mutant::StartsBesideAnother)) {
+            stay.entry(successor.of.clone()).or_insert(successor);
+        }
+        for Successor { of, operation, instance, .. } in stay.values() {
             self.note(format!(
-                "{of} is not started again: {instance} of operation {operation} runs in its place"
+                "{of} is not started again: {instance} of operation {operation} runs instead"
             ));
         }
-        self.run_undo(now, wall, taken.into_iter().map(|successor| successor.of).collect());
+        self.run_undo(now, wall, stay.into_keys().collect());
     }
 }
 
-/// What the steps of this operation make, and where.
-fn made(
-    record: &OperationRecord,
-) -> impl Iterator<Item = (&OperationId, &MachineId, &crate::runtime::InstanceSpec)> {
-    let steps = record.plan.iter().flat_map(|plan| &plan.steps);
-    steps.filter_map(|step| Some((&record.id, &step.machine, step.action.makes()?)))
+/// What this operation stops, each with everything that it starts after that.
+fn replaced(record: &OperationRecord) -> impl Iterator<Item = Successor> + '_ {
+    let steps = record.plan.as_ref().map_or(&[][..], |plan| &plan.steps);
+    steps.iter().flat_map(move |stop| {
+        let of = match &stop.action {
+            Action::Stop { instance, .. } => Some(instance),
+            _ => None,
+        };
+        let after = steps.iter().filter(move |step| step.after.contains(&stop.id));
+        after.filter_map(move |step| {
+            Some(Successor {
+                of: of?.clone(),
+                operation: record.id.clone(),
+                instance: step.action.makes()?.name.clone(),
+                machine: step.machine.clone(),
+            })
+        })
+    })
 }
