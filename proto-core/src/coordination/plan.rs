@@ -55,6 +55,11 @@ impl Plan {
         taking_part.map(|step| step.machine.clone()).collect()
     }
 
+    /// The instances that its steps make, and on which machine each.
+    pub fn made(&self) -> impl Iterator<Item = (&MachineId, &InstanceSpec)> {
+        self.steps.iter().filter_map(|step| Some((&step.machine, step.action.makes()?)))
+    }
+
     /// Why no planner made it, as a sentence; `None` if it can be run to an end and writes nothing but what is its namespace's.
     ///
     /// Plans come back from files and from the store. The engine trusts those that it takes.

@@ -153,7 +153,7 @@ impl Node {
             let operation = self.operations.get_mut(&running).expect("it was found there");
             operation.join();
             if matches!(submission, Submission::Abort { .. }) {
-                operation.cancel(now, wall);
+                operation.abort_too(now, wall);
             }
             return;
         }

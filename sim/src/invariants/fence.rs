@@ -132,6 +132,8 @@ impl Invariant for NothingLandsBehindTheBarrier {
 #[derive(Debug, Clone, Default)]
 pub(super) struct WhoIsFencedStops {
     fenced: BTreeMap<(usize, OperationId), (Scope, Epoch)>,
+    /// The highest epoch that each node has told anybody to act for.
+    told: BTreeMap<(usize, OperationId), Epoch>,
     seen: u64,
 }
 
@@ -148,7 +150,10 @@ impl Invariant for WhoIsFencedStops {
         let (machine, effect) = match seen {
             Seen::Fenced { machine, operation, scope, epoch } => {
                 let key = (*machine, (*operation).clone());
-                self.fenced.insert(key, ((*scope).clone(), *epoch));
+                // An answer from before it was taken again says nothing of now.
+                if self.told.get(&key).is_none_or(|told| told <= epoch) {
+                    self.fenced.insert(key, ((*scope).clone(), *epoch));
+                }
                 return Ok(());
             }
             Seen::Issued { machine, effect } => (*machine, effect),
@@ -156,6 +161,13 @@ impl Invariant for WhoIsFencedStops {
         };
         let Some(operation) = &effect.operation else { return Ok(()) };
         let key = (machine, operation.clone());
+        if let EffectKind::Send { command, .. } = &effect.kind
+            && let CommandBody::Barrier { epoch, .. } | CommandBody::Perform { epoch, .. } =
+                &command.body
+        {
+            let told = self.told.entry(key.clone()).or_default();
+            *told = (*told).max(*epoch);
+        }
         let Some((fenced, below)) = self.fenced.get(&key) else { return Ok(()) };
         self.seen += 1;
         let goes_on = match &effect.kind {

@@ -234,7 +234,7 @@ impl Draw<'_> {
         (at <= self.shape.length).then(|| Asked { at, cancel_after: None, ..asked.clone() })
     }
 
-    /// In some stories that are long enough, in a namespace of its own that may stop serving.
+    /// In some stories that are long enough, in a namespace of its own that may stop serving, as the odd ones may.
     fn scene(&mut self, namespaces: u32) -> Option<Scene> {
         let Shape { nodes, length, profile, .. } = self.shape;
         let may = nodes > 2 && matches!(profile, Profile::Swarm | Profile::Everything);
@@ -246,8 +246,16 @@ impl Draw<'_> {
         let first = if first < runs_on { first } else { first + 1 };
         let others: Vec<_> = (0..nodes).filter(|at| *at != runs_on && *at != first).collect();
         let later = others[self.below(others.len())];
+        let mut replicas = [1; 3];
+        if self.below(2) == 1 {
+            replicas = replicas.map(|_| 1 + self.below(2) as u32);
+        }
+        let kind = Kind::ALL[self.below(Kind::ALL.len())];
+        let publishes = kind == Kind::LateRecord && self.below(3) == 1;
         Some(Scene {
-            kind: Kind::ALL[self.below(Kind::ALL.len())],
+            kind,
+            replicas,
+            publish: publishes.then_some(8080),
             ns: namespaces | 1,
             at: self.millis(20_000, length - 95_000),
             machines: [runs_on, first, later],

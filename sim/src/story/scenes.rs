@@ -24,6 +24,10 @@ pub(super) struct Scene {
     pub(super) delay: u64,
     /// Of what is left unfinished the second is what somebody comes to.
     pub(super) second: bool,
+    /// How many instances there are, version by version.
+    pub(super) replicas: [u32; 3],
+    /// A port of the machines that they are published on; then no two are on one machine.
+    pub(super) publish: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,8 +96,12 @@ impl Scene {
 
     fn deploy(&self, version: u32) -> Action {
         let image = format!("ready-300-v{version}");
-        let mut service = Service::new(0, image, 1, Strategy::Recreate);
-        service.pinned = Some(Pinned::To(self.machines[0]));
+        let replicas = self.replicas[version as usize];
+        let mut service = Service::new(0, image, replicas, Strategy::Recreate);
+        service.publish = self.publish;
+        if self.publish.is_none() || replicas == 1 {
+            service.pinned = Some(Pinned::To(self.machines[0]));
+        }
         Action::Deploy { ns: self.ns, services: vec![service] }
     }
 }

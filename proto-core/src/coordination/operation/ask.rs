@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Operation, PATIENCE, RETRY, State, Tag, cancelled};
+use super::{OBSERVE_WITHIN, Operation, PATIENCE, RETRY, Reading, State, Tag, cancelled};
 use crate::Outcome;
-use crate::api::ErrorBody;
+use crate::api::{ErrorBody, Submission};
 use crate::coordination::command::{BusError, CommandBody, CommandReply};
 use crate::coordination::plan::{Action, Plan};
 use crate::coordination::record::{OperationRecord, Phase};
@@ -17,15 +17,16 @@ use crate::time::{Time, UnixTime};
 
 /// How long a machine may take to acknowledge a barrier: its effects under way must end first.
 const BARRIER_WITHIN: Span = Span::from_secs(10);
-/// How long a machine may take to say how it is.
-pub(super) const OBSERVE_WITHIN: Span = Span::from_secs(5);
 
 /// A question, and who has not answered it.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     question: Question,
     waiting: BTreeSet<MachineId>,
+    /// Who is asked again, and when.
     again: BTreeMap<MachineId, Time>,
+    /// Why somebody could not answer, where that was said.
+    why: BTreeMap<MachineId, String>,
     until: Time,
 }
 
@@ -33,8 +34,16 @@ pub(super) struct Asked {
 enum Question {
     /// From here on nothing of a lower epoch lands.
     Barrier,
-    /// Which instances run there? So far these do.
-    Running(BTreeSet<InstanceName>),
+    /// Which instances run there?
+    Running(Beside),
+}
+
+/// What an undo looks for.
+#[derive(Debug, Clone)]
+struct Beside {
+    successors: Vec<Successor>,
+    /// The instances that run, as far as machines have answered.
+    running: BTreeSet<InstanceName>,
 }
 
 impl Asked {
@@ -46,6 +55,7 @@ impl Asked {
 }
 
 /// What an operation starts once something else has stopped: of a service that is recreated, each new instance is one of each old one.
+#[derive(Debug, Clone)]
 struct Successor {
     /// What has stopped.
     of: InstanceName,
@@ -79,22 +89,28 @@ impl Operation {
     fn ask(&mut self, now: Time, wall: UnixTime, question: Question, waiting: BTreeSet<MachineId>) {
         self.round += 1;
         let again = waiting.iter().map(|machine| (machine.clone(), now)).collect();
-        self.state = State::Asking(Asked { question, waiting, again, until: now + PATIENCE });
+        let (why, until) = (BTreeMap::new(), now + PATIENCE);
+        self.state = State::Asking(Asked { question, waiting, again, why, until });
         self.ask_timeout(now, wall);
     }
 
     pub(super) fn ask_timeout(&mut self, now: Time, wall: UnixTime) {
-        let State::Asking(Asked { question, waiting, again, until }) = &mut self.state else {
-            return;
-        };
-        if waiting.is_empty() {
-            return match std::mem::replace(question, Question::Barrier) {
+        if matches!(&self.state, State::Asking(asked) if asked.waiting.is_empty()) {
+            let State::Asking(asked) = self.take_state() else { return };
+            return match asked.question {
                 Question::Barrier => self.behind_barrier(now, wall),
-                Question::Running(running) => self.run_undo_beside(now, wall, &running),
+                Question::Running(beside) => self.run_undo_beside(now, wall, beside),
             };
         }
+        let State::Asking(Asked { question, again, why, until, .. }) = &mut self.state else {
+            return;
+        };
         if now >= *until && !again.is_empty() {
-            let silent: Vec<_> = again.keys().map(ToString::to_string).collect();
+            let silent = again.keys().map(|machine| match why.get(machine) {
+                Some(why) => format!("{machine} ({why})"),
+                None => machine.to_string(),
+            });
+            let silent: Vec<_> = silent.collect();
             let what = match question {
                 Question::Barrier => "do not say that nothing older can land there",
                 Question::Running(_) => "do not say what runs there",
@@ -135,19 +151,25 @@ impl Operation {
         machine: MachineId,
         outcome: Outcome<CommandReply, BusError>,
     ) {
-        let State::Asking(Asked { question, waiting, again, .. }) = &mut self.state else { return };
+        let State::Asking(Asked { question, waiting, again, why, .. }) = &mut self.state else {
+            return;
+        };
         match (question, outcome) {
             (Question::Barrier, Outcome::Ok(CommandReply::Done { used_by_others, .. })) => {
                 waiting.remove(&machine);
                 self.used_by_others.extend(used_by_others.map(|uses| (machine, uses)));
             }
-            (Question::Running(running), Outcome::Ok(CommandReply::Observed(seen))) => {
+            (Question::Running(beside), Outcome::Ok(CommandReply::Observed(seen))) => {
                 waiting.remove(&machine);
                 let there = seen.instances.into_iter().filter(|there| there.state.runs());
-                running.extend(there.map(|there| there.spec.name));
+                beside.running.extend(there.map(|there| there.spec.name));
             }
             (_, Outcome::Ok(CommandReply::Stale { .. }) | Outcome::Stale) => return self.fenced(),
-            (_, Outcome::Ok(_) | Outcome::Failed(_) | Outcome::Unknown) => {
+            (_, outcome) => {
+                match why_not(&outcome) {
+                    Some(reason) => why.insert(machine.clone(), reason),
+                    None => why.remove(&machine),
+                };
                 again.insert(machine, now + RETRY);
             }
         }
@@ -162,14 +184,16 @@ impl Operation {
             return self.finish(Phase::Committed, wall);
         }
         match self.record().phase {
-            Phase::Executing => self.read_facts(super::Reading::Recheck),
+            Phase::Executing => self.read_facts(Reading::Recheck),
             Phase::Aborting => {
-                let machines = self.successors().map(|successor| successor.machine).collect();
-                self.ask(now, wall, Question::Running(BTreeSet::new()), machines);
+                let successors: Vec<_> = self.successors().collect();
+                let machines = successors.iter().map(|there| there.machine.clone()).collect();
+                let beside = Beside { successors, running: BTreeSet::new() };
+                self.ask(now, wall, Question::Running(beside), machines);
             }
             Phase::CleanupPending
                 if mutant::on(Mutant::AbortsTheCommitted)
-                    && matches!(self.submission, crate::api::Submission::Abort { .. }) =>
+                    && matches!(self.submission, Submission::Abort { .. }) =>
             {
                 self.abort(now, wall, cancelled());
             }
@@ -196,18 +220,29 @@ impl Operation {
 
     /// Undoes it. Of two unfinished operations of a namespace one was never begun, and which one that is no record tells: its own landed late, or
     /// came back. What the other one has started runs, so what it stopped for that is not started beside it, wherever in the service that was.
-    fn run_undo_beside(&mut self, now: Time, wall: UnixTime, running: &BTreeSet<InstanceName>) {
-        let taken = self.successors().filter(|successor| running.contains(&successor.instance));
-        let mut stay = BTreeMap::new();
+    fn run_undo_beside(&mut self, now: Time, wall: UnixTime, beside: Beside) {
+        let Beside { successors, running } = beside;
+        let taken = successors.into_iter().filter(|there| running.contains(&there.instance));
+        let mut stay = BTreeSet::new();
         for successor in taken.filter(|_| !mutant::on(Mutant::StartsBesideAnother)) {
-            stay.entry(successor.of.clone()).or_insert(successor);
-        }
-        for Successor { of, operation, instance, .. } in stay.values() {
-            self.note(format!(
+            let Successor { of, operation, instance, .. } = successor;
+            let note = format!(
                 "{of} is not started again: {instance} of operation {operation} runs instead"
-            ));
+            );
+            if stay.insert(of) {
+                self.note(note);
+            }
         }
-        self.run_undo(now, wall, stay.into_keys().collect());
+        self.run_undo(now, wall, &stay);
+    }
+}
+
+/// Why a machine could not answer, if it said so.
+pub(super) fn why_not(outcome: &Outcome<CommandReply, BusError>) -> Option<String> {
+    match outcome {
+        Outcome::Failed(error) => Some(error.to_string()),
+        Outcome::Ok(CommandReply::Failed(failure)) => Some(failure.to_string()),
+        _ => None,
     }
 }
 

@@ -40,6 +40,7 @@ use crate::coordination::command::{MachineObservation, Uses};
 use crate::daemon::{Completion, EffectKind};
 use crate::id::{MachineId, OperationId};
 use crate::random::Random;
+use crate::span::Span;
 use crate::store::{Facts, Scope, StoreError, StoreReply, Versioned};
 use crate::time::{Time, UnixTime};
 
@@ -47,6 +48,8 @@ use crate::time::{Time, UnixTime};
 pub const LEASE_TTL: Duration = Duration::from_secs(30);
 /// How often a lease is renewed.
 pub const LEASE_RENEW: Duration = Duration::from_secs(10);
+/// How long a machine may take to say how it is.
+const OBSERVE_WITHIN: Span = Span::from_secs(5);
 /// Between two tries of something that was not answered.
 const RETRY: Duration = Duration::from_millis(500);
 /// How long a store or machine that does not answer is waited for before the operation gives up on it.
@@ -212,6 +215,26 @@ impl Operation {
         self.joined = true;
     }
 
+    /// Somebody else asks for it to be aborted. One that is not taken yet is taken for that.
+    pub fn abort_too(&mut self, now: Time, wall: UnixTime) {
+        match &self.submission {
+            Submission::Resume { operation } | Submission::Abort { operation }
+                if self.looks_only() =>
+            {
+                self.submission = Submission::Abort { operation: operation.clone() };
+            }
+            _ => self.cancel(now, wall),
+        }
+    }
+
+    /// Whether nothing was begun, and nothing is out but questions.
+    fn looks_only(&self) -> bool {
+        matches!(
+            self.state,
+            State::Reading(Reading::Find | Reading::Initial) | State::Observing { .. }
+        )
+    }
+
     /// Whether it ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
@@ -273,7 +296,7 @@ impl Operation {
             return;
         }
         match &self.state {
-            State::Reading(Reading::Find | Reading::Initial) | State::Observing { .. } => {
+            _ if self.looks_only() => {
                 self.end(OperationResult::Refused { error: cancelled().next("ployzctl op ls") });
             }
             State::Running(run) if run.is_forward() => self.abort(now, wall, cancelled()),

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use super::ask::OBSERVE_WITHIN;
-use super::{MAX_RACES, Operation, Reading, State, StoreOutcome, Tag, store_away, store_failed};
+use super::ask::why_not;
+use super::{
+    MAX_RACES, OBSERVE_WITHIN, Operation, Reading, State, StoreOutcome, Tag, store_away,
+    store_failed,
+};
 use crate::Outcome;
 use crate::api::{ErrorBody, OperationEvent, OperationRequest, OperationResult, Submission};
 use crate::coordination::command::{BusError, Command, CommandBody, CommandReply, Uses};
@@ -265,12 +268,8 @@ impl Operation {
         if let Outcome::Ok(CommandReply::Observed(seen)) = outcome {
             self.observations.insert(machine, seen);
         } else {
-            let detail = match outcome {
-                Outcome::Failed(error) => error.to_string(),
-                Outcome::Ok(CommandReply::Failed(failure)) => failure.to_string(),
-                _ => format!("machine {machine} did not answer in time"),
-            };
-            self.notes.push(detail);
+            let in_time = || format!("machine {machine} did not answer in time");
+            self.notes.push(why_not(&outcome).unwrap_or_else(in_time));
         }
         self.observed_all(wall);
     }
@@ -448,8 +447,7 @@ impl Operation {
     /// Says which address of a new instance has been used by others since this was planned, if any. Whoever
     /// had it may have given it up again, and a gateway that has not heard of that for a while would send their requests here.
     fn used_address(&self, plan: &Plan, now: &BTreeMap<MachineId, Uses>) -> Option<String> {
-        let made = plan.steps.iter().filter_map(|step| Some((&step.machine, step.action.makes()?)));
-        let mut drawn = made.filter(|(machine, spec)| {
+        let mut drawn = plan.made().filter(|(machine, spec)| {
             let there = self.facts.machines.get(*machine).map(|there| &there.addressing);
             // Ports of the host's own network are not drawn.
             !(spec.address.is_loopback() && matches!(there, Some(Addressing::Subnet(_))))
@@ -475,11 +473,8 @@ impl Operation {
                 && other.value.scope != *self.scope()
                 && !other.value.phase.is_final()
         });
-        let recorded: Vec<_> = before
-            .filter_map(|other| other.value.plan.as_ref())
-            .flat_map(|plan| &plan.steps)
-            .filter_map(|step| Some((&step.machine, step.action.makes()?)))
-            .collect();
+        let recorded: Vec<_> =
+            before.filter_map(|other| other.value.plan.as_ref()).flat_map(Plan::made).collect();
         let committed: Vec<_> = self
             .facts
             .allocations
@@ -495,8 +490,7 @@ impl Operation {
             drawn.any(|(address, ports)| spec.clashes(address, ports))
                 || held.any(|(address, ports)| spec.clashes(*address, ports))
         };
-        let steps = self.recorded_plan().steps.iter();
-        let mut made = steps.filter_map(|step| Some((&step.machine, step.action.makes()?)));
+        let mut made = self.recorded_plan().made();
         let (machine, spec) = made.find(|(machine, spec)| taken(machine, spec))?;
         let message = format!(
             "the address {} on machine {machine} was drawn by another namespace too",

@@ -44,6 +44,18 @@ struct Progress {
     failures: u32,
 }
 
+impl Progress {
+    fn new(step: Step) -> Self {
+        Self { step, status: Status::Waiting, since: None, failures: 0 }
+    }
+
+    /// A step that is left out where `spared`.
+    fn unless(spared: bool, step: Step) -> Self {
+        let status = if spared { Status::Done } else { Status::Waiting };
+        Self { status, ..Self::new(step) }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Status {
     Waiting,
@@ -93,49 +105,42 @@ impl Operation {
         if self.cancelled || matches!(self.submission, crate::api::Submission::Abort { .. }) {
             return self.abort(now, wall, cancelled());
         }
-        let steps = self.recorded_plan().steps.clone();
-        self.run(now, wall, Kind::Forward, steps, &BTreeSet::new());
+        let steps = self.recorded_plan().steps.iter().cloned().map(Progress::new).collect();
+        self.run(now, wall, Kind::Forward, steps);
     }
 
     /// Undoes it, but does not start these again.
-    pub(super) fn run_undo(&mut self, now: Time, wall: UnixTime, stay: BTreeSet<InstanceName>) {
+    pub(super) fn run_undo(&mut self, now: Time, wall: UnixTime, stay: &BTreeSet<InstanceName>) {
         let ready_failed = || {
             let code = self.record().error.as_ref().map(|error| error.code.as_str());
             matches!(code, Some("NOT_READY" | "INSTANCE_EXITED"))
         };
         let skipped = mutant::on(Mutant::UndoSkipped) && ready_failed();
         let steps = if skipped { Vec::new() } else { undo(&self.recorded_plan().steps) };
-        self.run(now, wall, Kind::Undo, steps, &stay);
+        let stays = |step: &Step| match &step.action {
+            Action::Start { instance } => stay.contains(instance),
+            _ => self.takes_what_serves(step),
+        };
+        let steps = steps.into_iter().map(|step| Progress::unless(stays(&step), step)).collect();
+        self.run(now, wall, Kind::Undo, steps);
     }
 
     pub(super) fn run_cleanup(&mut self, now: Time, wall: UnixTime) {
-        let steps = self.recorded_plan().cleanup.clone();
-        self.run(now, wall, Kind::Cleanup, steps, &BTreeSet::new());
+        let steps = self.recorded_plan().cleanup.iter().cloned();
+        let steps = steps.map(|step| Progress::unless(self.takes_what_serves(&step), step));
+        let steps = steps.collect();
+        self.run(now, wall, Kind::Cleanup, steps);
     }
 
-    fn run(
-        &mut self,
-        now: Time,
-        wall: UnixTime,
-        kind: Kind,
-        steps: Vec<Step>,
-        stay: &BTreeSet<InstanceName>,
-    ) {
+    /// Whether it removes an instance that a commit has since made its own.
+    fn takes_what_serves(&self, step: &Step) -> bool {
+        matches!(&step.action, Action::Remove { instance, .. } if self.serves(instance))
+    }
+
+    fn run(&mut self, now: Time, wall: UnixTime, kind: Kind, steps: Vec<Progress>) {
         self.round += 1;
-        let back = kind != Kind::Forward;
-        let spares = |step: &Step| match &step.action {
-            Action::Remove { instance, .. } => back && self.serves(instance),
-            Action::Start { instance } => stay.contains(instance),
-            _ => false,
-        };
-        let steps = steps
-            .into_iter()
-            .map(|step| {
-                let id = step.id.clone();
-                let status = if spares(&step) { Status::Done } else { Status::Waiting };
-                (id, Progress { step, status, since: None, failures: 0 })
-            })
-            .collect();
+        let steps =
+            steps.into_iter().map(|progress| (progress.step.id.clone(), progress)).collect();
         self.state = State::Running(Run { kind, steps });
         self.run_timeout(now, wall);
     }

@@ -271,6 +271,11 @@ impl Bench {
         self.drain();
     }
 
+    pub(super) fn abort_too(&mut self) {
+        self.op.abort_too(self.now, self.wall());
+        self.drain();
+    }
+
     pub(super) fn shutdown(&mut self) {
         self.op.shutdown();
         self.drain();

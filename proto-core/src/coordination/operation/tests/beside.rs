@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::bench::Bench;
-use super::course::record;
+use super::course::{other, record};
 use super::given::{Given, apply, deploy, key, machine, second};
 use crate::Outcome;
 use crate::api::Submission;
@@ -184,8 +184,18 @@ fn nothing_is_undone_until_every_machine_has_said_what_runs_there() {
     bench.answer("observe m2", Outcome::Unknown);
     let error = bench.result().error().unwrap();
     assert_eq!(error.code, "MACHINE_SILENT");
-    assert!(error.message.contains("what runs there: m2"), "{}", error.message);
+    assert!(error.message.ends_with("what runs there: m2"), "{}", error.message);
     assert!(error.next.as_ref().unwrap().contains("op resume"), "{error:?}");
+}
+
+#[test]
+fn a_machine_that_cannot_say_what_runs_there_says_why() {
+    let Two { given, late, .. } = two_that_recreate(&[0, 1]);
+    let mut bench = up_to_undo(given, resume(&late.id));
+    bench.tick(Duration::from_secs(16));
+    bench.fail("observe m2", other("no engine"));
+    let message = &bench.result().error().unwrap().message;
+    assert!(message.ends_with("what runs there: m2 (no engine)"), "{message}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ pub(super) fn record(writes: &[Write]) -> OperationRecord {
     serde_json::from_value(writes.last().unwrap().value.clone()).unwrap()
 }
 
-fn other(detail: &str) -> StepFailure {
+pub(super) fn other(detail: &str) -> StepFailure {
     StepFailure::Runtime { error: RuntimeError::Other { detail: detail.to_owned() } }
 }
 

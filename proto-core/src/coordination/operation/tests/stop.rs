@@ -7,7 +7,7 @@ use crate::Outcome;
 use crate::api::{ErrorBody, OperationResult, Submission};
 use crate::coordination::command::CommandReply;
 use crate::coordination::record::Phase;
-use crate::id::Epoch;
+use crate::id::{Epoch, OperationId};
 
 fn begin() -> Bench {
     Given::deployed().begin(apply(second("rolling")))
@@ -155,6 +155,36 @@ fn who_asked_for_an_abort_and_for_nothing_else_got_what_was_asked_for() {
     assert_eq!((resume.exit_code(result), resume.error(result)), (4, result.error()));
     let refused = OperationResult::Refused { error: ErrorBody::new("NO_SUCH_OPERATION", "none") };
     assert_eq!((abort.exit_code(&refused), abort.error(&refused)), (3, refused.error()));
+}
+
+/// An operation that is left unfinished among its steps, and somebody who takes it up.
+fn left(submission: impl Fn(OperationId) -> Submission) -> Bench {
+    let mut bench = begin().up_to_steps();
+    let operation = bench.id();
+    bench.shutdown();
+    bench.given.entries.remove(&key("lease.ns.blog"));
+    bench.given.begin(submission(operation))
+}
+
+#[test]
+fn an_abort_beside_who_only_looks_yet_is_done_and_not_only_said() {
+    let resume = |operation| Submission::Resume { operation };
+    let abort = |operation| Submission::Abort { operation };
+    for mut bench in [left(resume), left(abort)] {
+        bench.abort_too();
+        bench.read();
+        bench.abort_too();
+        bench.read();
+        bench.accept(300);
+        bench.all_ok();
+        bench.read();
+        assert_eq!(record(&bench.batch()).phase, Phase::Aborting);
+        bench.accept(400);
+        bench.all_ok();
+        bench.all_ok();
+        bench.accept(410);
+        assert_eq!(end(&bench), (4, "CANCELLED"));
+    }
 }
 
 #[test]
