@@ -87,6 +87,8 @@ pub enum Mutant {
     GivesWayAsItIs,
     /// What was stopped is started again beside what another unfinished operation runs in its place.
     StartsBesideAnother,
+    /// An undo starts again what no commit has any more.
+    StartsWhatIsGone,
     /// What has settled stays in the journal.
     JournalGrows,
     /// Records of operations that are over never end.
@@ -107,7 +109,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, with the names that `ployz-sim mutants` takes.
-    pub const ALL: [(Self, &'static str); 50] = [
+    pub const ALL: [(Self, &'static str); 51] = [
         (Self::NoFence, "no_fence"),
         (Self::NoBarrier, "no_barrier"),
         (Self::RenewDoesNotExtend, "renew_does_not_extend"),
@@ -150,6 +152,7 @@ impl Mutant {
         (Self::UndoneInAnyOrder, "undone_in_any_order"),
         (Self::GivesWayAsItIs, "gives_way_as_it_is"),
         (Self::StartsBesideAnother, "starts_beside_another"),
+        (Self::StartsWhatIsGone, "starts_what_is_gone"),
         (Self::JournalGrows, "journal_grows"),
         (Self::RecordsForEver, "records_for_ever"),
         (Self::ClaimsForEver, "claims_for_ever"),

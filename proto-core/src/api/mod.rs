@@ -168,10 +168,18 @@ impl Submission {
         }
     }
 
-    /// The exit code of the command that asked for this when it ends so: who asked for an abort, and for nothing else, got it.
+    /// The exit code of the command that asked for this when it ends so: who asked for an abort, and for nothing else, got it, or did not
+    /// where it has committed.
     #[must_use]
     pub fn exit_code(&self, result: &OperationResult) -> u8 {
-        if self.wanted(result) { 0 } else { result.exit_code() }
+        match (self, result) {
+            (Self::Abort { .. }, OperationResult::Aborted { .. }) => 0,
+            (
+                Self::Abort { .. },
+                OperationResult::Committed { .. } | OperationResult::AlreadyDone { .. },
+            ) => 3,
+            _ => result.exit_code(),
+        }
     }
 
     /// What went wrong for whoever asked for this, if something did.

@@ -16,6 +16,7 @@ mod recreate;
 pub mod rest;
 mod restarts;
 mod serving;
+mod started;
 mod success;
 
 pub use asked::ASKED;
@@ -246,6 +247,7 @@ impl Invariants {
             Box::new(claims::ClaimsAreOfTheHead::default()),
             Box::new(fits::CommittedFits::default()),
             Box::new(recreate::RecreatedOneByOne::default()),
+            Box::new(started::StartsWhatIsServed::default()),
         ]
     }
 

@@ -60,7 +60,10 @@ impl Invariant for RecreatedOneByOne {
             return Ok(());
         };
         let started = &started.spec;
-        let by = made_by.or_else(|| self.last.get(&started.namespace));
+        let last = self.last.get(&started.namespace);
+        // No undo starts what its operation made.
+        let made_by = made_by.or(last.filter(|last| **last == started.operation));
+        let by = made_by.or(last);
         let of_slot = by.is_some_and(|operation| self.recreates(operation, &started.service));
         // Wherever in the service these are.
         let not_beside = match made_by {

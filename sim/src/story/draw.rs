@@ -246,11 +246,11 @@ impl Draw<'_> {
         let first = if first < runs_on { first } else { first + 1 };
         let others: Vec<_> = (0..nodes).filter(|at| *at != runs_on && *at != first).collect();
         let later = others[self.below(others.len())];
+        let kind = Kind::DRAWN[self.below(Kind::DRAWN.len())];
         let mut replicas = [1; 3];
-        if self.below(2) == 1 {
+        if kind != Kind::LateRecordAndACommit && self.below(2) == 1 {
             replicas = replicas.map(|_| 1 + self.below(2) as u32);
         }
-        let kind = Kind::ALL[self.below(Kind::ALL.len())];
         let publishes = kind == Kind::LateRecord && self.below(3) == 1;
         Some(Scene {
             kind,

@@ -34,6 +34,8 @@ pub(super) struct Scene {
 pub(super) enum Kind {
     /// A record lands so late that another operation was recorded meanwhile, and left in the middle.
     LateRecord,
+    /// The same, but the other one has committed, and what it replaced is stopped and not removed yet.
+    LateRecordAndACommit,
     /// A machine dies in the middle of a change, and its fence file had been refused.
     FileRefused,
     /// A machine dies in the middle of a change, and its runtime says no when it is to be settled.
@@ -41,7 +43,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::LateRecord, Self::FileRefused, Self::SettlingRefused];
+    /// Of these one is drawn. What seldom meets what it waits for comes more often.
+    pub(super) const DRAWN: [Self; 6] = [
+        Self::LateRecord,
+        Self::LateRecordAndACommit,
+        Self::LateRecordAndACommit,
+        Self::LateRecordAndACommit,
+        Self::FileRefused,
+        Self::SettlingRefused,
+    ];
 }
 
 impl Scene {
@@ -49,10 +59,14 @@ impl Scene {
     pub(super) fn play(&self, length: u64) -> (Vec<Asked>, Vec<Fault>) {
         let [runs_on, first, later] = self.machines;
         let at = self.at;
+        let strategy = |version| match self.kind {
+            Kind::LateRecordAndACommit if version != 1 => Strategy::Rolling,
+            _ => Strategy::Recreate,
+        };
         let asked = |at: u64, machine: usize, version: u32, then: Then| Asked {
             at: at.min(length),
             machine,
-            action: self.deploy(version),
+            action: self.deploy(version, strategy(version)),
             cancel_after: None,
             then,
             then_on: machine,
@@ -76,6 +90,19 @@ impl Scene {
                     fault(at + 5_000 + self.delay, 105_000, What::DaemonPause { machine: later }),
                 ]
             }
+            Kind::LateRecordAndACommit => {
+                operations.push(asked(at, first, 1, Then::GiveUp));
+                operations.push(asked(at + 5_000, later, 2, Then::GiveUp));
+                let comes_at = at + 72_000 + 10 * self.delay;
+                operations.push(asked(comes_at, runs_on, 1, Then::Retry));
+                // Each new instance is made and started before an old one stops.
+                let skip = 2 * self.replicas[2];
+                vec![
+                    fault(at - 1, 40_000, strike(first, EffectClass::Write, 0)),
+                    fault(at + 5_000, 40_000, strike(runs_on, EffectClass::Runtime, skip)),
+                    fault(at + 8_000 + self.delay, 105_000, What::DaemonPause { machine: later }),
+                ]
+            }
             Kind::FileRefused => {
                 operations.push(asked(at, runs_on, 1, Then::Resume));
                 vec![
@@ -94,10 +121,10 @@ impl Scene {
         (operations, faults)
     }
 
-    fn deploy(&self, version: u32) -> Action {
+    fn deploy(&self, version: u32, strategy: Strategy) -> Action {
         let image = format!("ready-300-v{version}");
         let replicas = self.replicas[version as usize];
-        let mut service = Service::new(0, image, replicas, Strategy::Recreate);
+        let mut service = Service::new(0, image, replicas, strategy);
         service.publish = self.publish;
         if self.publish.is_none() || replicas == 1 {
             service.pinned = Some(Pinned::To(self.machines[0]));

@@ -215,15 +215,15 @@ impl Operation {
         self.joined = true;
     }
 
-    /// Somebody else asks for it to be aborted. One that is not taken yet is taken for that.
+    /// Somebody else asks for it to be aborted. Who takes up one that is recorded and only looks yet goes on, and undoes it then: nothing is
+    /// aborted by looking no further. From here on a cancel changes nothing.
     pub fn abort_too(&mut self, now: Time, wall: UnixTime) {
-        match &self.submission {
-            Submission::Resume { operation } | Submission::Abort { operation }
-                if self.looks_only() =>
-            {
-                self.submission = Submission::Abort { operation: operation.clone() };
-            }
-            _ => self.cancel(now, wall),
+        let takes_up =
+            matches!(self.submission, Submission::Resume { .. } | Submission::Abort { .. });
+        if !(takes_up && self.looks_only()) {
+            self.cancel(now, wall);
+        } else if !std::mem::replace(&mut self.cancelled, true) {
+            self.note(later(None));
         }
     }
 

@@ -117,8 +117,16 @@ impl Operation {
         };
         let skipped = mutant::on(Mutant::UndoSkipped) && ready_failed();
         let steps = if skipped { Vec::new() } else { undo(&self.recorded_plan().steps) };
+        let starts = steps.iter().filter_map(|step| match &step.action {
+            Action::Start { instance } => Some(instance),
+            _ => None,
+        });
+        let gone: BTreeSet<_> = starts.filter(|instance| self.is_gone(instance)).cloned().collect();
+        for instance in gone.difference(stay) {
+            self.note(format!("{instance} is not started again: no commit has it any more"));
+        }
         let stays = |step: &Step| match &step.action {
-            Action::Start { instance } => stay.contains(instance),
+            Action::Start { instance } => stay.contains(instance) || gone.contains(instance),
             _ => self.takes_what_serves(step),
         };
         let steps = steps.into_iter().map(|step| Progress::unless(stays(&step), step)).collect();
@@ -130,6 +138,11 @@ impl Operation {
         let steps = steps.map(|step| Progress::unless(self.takes_what_serves(&step), step));
         let steps = steps.collect();
         self.run(now, wall, Kind::Cleanup, steps);
+    }
+
+    /// Whether no commit has it any more: what another operation replaced, and perhaps has not removed yet, is not started again.
+    fn is_gone(&self, instance: &InstanceName) -> bool {
+        !self.serves(instance) && !mutant::on(Mutant::StartsWhatIsGone)
     }
 
     /// Whether it removes an instance that a commit has since made its own.

@@ -99,8 +99,8 @@ fn two_that_recreate(running: &[u32]) -> Two {
     Two { given, late, first }
 }
 
-/// Up to where the machines are asked what runs there: lease and record of the undo were written at 399 and 400.
-fn up_to_undo(given: Given, submission: Submission) -> Bench {
+/// Up to the barrier of the undo: its lease and record were written at 399 and 400.
+fn up_to_barrier(given: Given, submission: Submission) -> Bench {
     let mut bench = given.begin(submission);
     bench.read();
     bench.read();
@@ -109,7 +109,15 @@ fn up_to_undo(given: Given, submission: Submission) -> Bench {
     bench.read();
     assert_eq!(record(&bench.batch()).phase, Phase::Aborting);
     bench.accept(400);
-    assert_eq!(bench.all_ok(), ["barrier m1 @399", "barrier m2 @399"]);
+    bench
+}
+
+const BARRIER: [&str; 2] = ["barrier m1 @399", "barrier m2 @399"];
+
+/// Up to where the machines are asked what runs there.
+fn up_to_undo(given: Given, submission: Submission) -> Bench {
+    let mut bench = up_to_barrier(given, submission);
+    assert_eq!(bench.all_ok(), BARRIER);
     bench
 }
 
@@ -165,6 +173,25 @@ fn one_instance_of_the_other_stands_for_all_that_it_stopped() {
     let mut bench = up_to_undo(given, resume(&late.id));
     bench.observed();
     assert_eq!(steps_of_undo(&mut bench), REMOVED);
+}
+
+/// What the other one's cleanup was to remove is there yet, and stopped perhaps.
+#[test]
+fn what_the_other_one_has_replaced_by_a_commit_is_not_started_again() {
+    let late = Given::deployed().begin(apply(second("recreate"))).up_to_take();
+    let late = record(&late.batch());
+    let first = deploy("app:v2", "third.example", "rolling", 2);
+    let mut given = Given::deployed().begin(apply(first)).up_to_cleanup().given;
+    given.entries.remove(&key("lease.ns.blog"));
+    given.put(key(&format!("op.{}", late.id)), 200, &late);
+    let mut bench = up_to_barrier(given, resume(&late.id));
+    let steps = bench.all_ok();
+    assert_eq!(steps, [BARRIER, REMOVED].concat());
+    let said = bench.said();
+    for slot in [0, 1] {
+        let gone = format!("note: web-{slot}-old is not started again: no commit has it any more");
+        assert!(said.contains(&gone), "{said:?}");
+    }
 }
 
 #[test]

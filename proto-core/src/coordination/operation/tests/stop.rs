@@ -188,6 +188,27 @@ fn an_abort_beside_who_only_looks_yet_is_done_and_not_only_said() {
 }
 
 #[test]
+fn an_abort_of_what_has_committed_beside_who_only_looks_yet_takes_nothing_from_them() {
+    let mut bench = begin().up_to_cleanup();
+    let operation = bench.id();
+    bench.shutdown();
+    bench.given.entries.remove(&key("lease.ns.blog"));
+    let mut bench = bench.given.begin(Submission::Resume { operation: operation.clone() });
+    bench.abort_too();
+    assert!(bench.said().last().unwrap().contains("a cancel was asked for"));
+    bench.cancel();
+    bench.read();
+    bench.read();
+    bench.accept(300);
+    bench.all_ok();
+    bench.accept(310);
+    let result = bench.result();
+    assert!(matches!(result, OperationResult::Committed { commit: 2, .. }), "{result:?}");
+    assert_eq!(Submission::Abort { operation: operation.clone() }.exit_code(result), 3);
+    assert_eq!(Submission::Resume { operation }.exit_code(result), 0);
+}
+
+#[test]
 fn a_cancel_after_the_commit_says_that_the_commit_stands_and_it_goes_on() {
     let mut bench = begin().up_to_cleanup();
     bench.said();
