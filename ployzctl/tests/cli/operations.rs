@@ -189,9 +189,10 @@ fn every_change_is_asked_for_as_it_was_typed() {
         let expected = ["apply", "preview"].map(|mode| json!({"mode": mode, "request": request}));
         assert_eq!(bodies, expected, "{line}");
     }
-    for mode in ["resume", "abort"] {
+    // An abort that comes after the commit is not done.
+    for (mode, code) in [("resume", 0), ("abort", 3)] {
         let fake = Fake::running(vec![finished(committed())]);
-        assert_eq!(fake.run(&format!("op {mode} 0123456789abcdef")).code, 0);
+        assert_eq!(fake.run(&format!("op {mode} 0123456789abcdef")).code, code);
         assert_eq!(fake.seen()[0].body, json!({"mode": mode, "operation": "0123456789abcdef"}));
     }
 }
