@@ -63,55 +63,56 @@ impl Scene {
             Kind::LateRecordAndACommit if version != 1 => Strategy::Rolling,
             _ => Strategy::Recreate,
         };
-        let asked = |at: u64, machine: usize, version: u32, then: Then| Asked {
+        let asked = |at: u64, machine: usize, action: Action, then: Then| Asked {
             at: at.min(length),
             machine,
-            action: self.deploy(version, strategy(version)),
+            action,
             cancel_after: None,
             then,
             then_on: machine,
         };
+        let deploy = |version| self.deploy(version, strategy(version));
         let fault = |at: u64, lasts: u64, what: What| Fault { at, lasts, what };
         let strike = |machine, class, skip| {
             let fate = EffectFate::CrashLate;
             What::Effect { machine, class, skip, fate }
         };
-        let mut operations = vec![asked(at - 19_000, runs_on, 0, Then::Retry)];
+        let mut operations = vec![
+            asked(at - 19_000, runs_on, deploy(0), Then::Retry),
+            asked(at - 11_000, runs_on, Action::Restart { ns: self.ns, s: 0 }, Then::Retry),
+        ];
         let faults = match self.kind {
-            Kind::LateRecord => {
-                operations.push(asked(at, first, 1, Then::GiveUp));
-                operations.push(asked(at + 5_000, later, 2, Then::GiveUp));
-                let version = if self.second { 2 } else { 1 };
+            Kind::LateRecord | Kind::LateRecordAndACommit => {
+                operations.push(asked(at, first, deploy(1), Then::GiveUp));
+                operations.push(asked(at + 5_000, later, deploy(2), Then::GiveUp));
+                let commits = self.kind == Kind::LateRecordAndACommit;
+                let version = if self.second && !commits { 2 } else { 1 };
                 // The lease of the second has run out when that of the first is taken, and that one too when somebody comes to them.
                 let comes_at = at + 72_000 + 10 * self.delay;
-                operations.push(asked(comes_at, runs_on, version, Then::Retry));
-                vec![
+                operations.push(asked(comes_at, runs_on, deploy(version), Then::Retry));
+                // What the second one wanted is still wanted.
+                operations.push(asked(comes_at + 30_000, runs_on, deploy(2), Then::Retry));
+                let paused_at = at + self.delay + if commits { 8_000 } else { 5_000 };
+                let mut faults = vec![
                     fault(at - 1, 40_000, strike(first, EffectClass::Write, 0)),
-                    fault(at + 5_000 + self.delay, 105_000, What::DaemonPause { machine: later }),
-                ]
-            }
-            Kind::LateRecordAndACommit => {
-                operations.push(asked(at, first, 1, Then::GiveUp));
-                operations.push(asked(at + 5_000, later, 2, Then::GiveUp));
-                let comes_at = at + 72_000 + 10 * self.delay;
-                operations.push(asked(comes_at, runs_on, 1, Then::Retry));
-                // Each new instance is made and started before an old one stops.
-                let skip = 2 * self.replicas[2];
-                vec![
-                    fault(at - 1, 40_000, strike(first, EffectClass::Write, 0)),
-                    fault(at + 5_000, 40_000, strike(runs_on, EffectClass::Runtime, skip)),
-                    fault(at + 8_000 + self.delay, 105_000, What::DaemonPause { machine: later }),
-                ]
+                    fault(paused_at, 105_000, What::DaemonPause { machine: later }),
+                ];
+                if commits {
+                    // Each new instance is made and started before an old one stops.
+                    let stop = strike(runs_on, EffectClass::Runtime, 2 * self.replicas[2]);
+                    faults.push(fault(at + 5_000, 40_000, stop));
+                }
+                faults
             }
             Kind::FileRefused => {
-                operations.push(asked(at, runs_on, 1, Then::Resume));
+                operations.push(asked(at, runs_on, deploy(1), Then::Resume));
                 vec![
                     fault(at, 5_000 + 5 * self.delay, What::DiskFull { machine: runs_on }),
                     fault(at, 40_000, strike(runs_on, EffectClass::Runtime, self.skip)),
                 ]
             }
             Kind::SettlingRefused => {
-                operations.push(asked(at, runs_on, 1, Then::Resume));
+                operations.push(asked(at, runs_on, deploy(1), Then::Resume));
                 vec![
                     fault(at, 40_000, strike(runs_on, EffectClass::Runtime, self.skip)),
                     fault(at + self.delay, 30_000, What::FailingRuntime { machine: runs_on }),
