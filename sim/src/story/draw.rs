@@ -114,6 +114,7 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
     if let Some(scene) = draw.scene(namespaces) {
         let (asked, struck) = scene.play(shape.length);
         operations.extend(asked);
+        faults.retain(|fault| !scene.is_disturbed_by(fault));
         faults.extend(struck);
     }
     let length = shape.length;
@@ -246,7 +247,7 @@ impl Draw<'_> {
         let first = if first < runs_on { first } else { first + 1 };
         let others: Vec<_> = (0..nodes).filter(|at| *at != runs_on && *at != first).collect();
         let later = others[self.below(others.len())];
-        let kind = Kind::DRAWN[self.below(Kind::DRAWN.len())];
+        let kind = Kind::ALL[self.below(Kind::ALL.len())];
         let mut replicas = [1; 3];
         if kind != Kind::LateRecordAndACommit && self.below(2) == 1 {
             replicas = replicas.map(|_| 1 + self.below(2) as u32);

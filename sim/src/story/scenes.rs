@@ -1,5 +1,5 @@
 //! Scenes: what only happens when several things fall together, each in a namespace that nobody else works on. In a few stories one of them is
-//! played beside everything else.
+//! played while others work on theirs, and nothing else goes wrong meanwhile.
 
 use proto_core::deploy::spec::Strategy;
 
@@ -43,15 +43,8 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    /// Of these one is drawn. What seldom meets what it waits for comes more often.
-    pub(super) const DRAWN: [Self; 6] = [
-        Self::LateRecord,
-        Self::LateRecordAndACommit,
-        Self::LateRecordAndACommit,
-        Self::LateRecordAndACommit,
-        Self::FileRefused,
-        Self::SettlingRefused,
-    ];
+    pub(super) const ALL: [Self; 4] =
+        [Self::LateRecord, Self::LateRecordAndACommit, Self::FileRefused, Self::SettlingRefused];
 }
 
 impl Scene {
@@ -92,7 +85,9 @@ impl Scene {
                 operations.push(asked(comes_at, runs_on, deploy(version), Then::Retry));
                 // What the second one wanted is still wanted.
                 operations.push(asked(comes_at + 30_000, runs_on, deploy(2), Then::Retry));
-                let paused_at = at + self.delay + if commits { 8_000 } else { 5_000 };
+                // Before it has committed, which what it starts is ready for after a second.
+                let paused_at =
+                    at + if commits { 8_000 + self.delay } else { 5_400 + self.delay / 2 };
                 let mut faults = vec![
                     fault(at - 1, 40_000, strike(first, EffectClass::Write, 0)),
                     fault(paused_at, 105_000, What::DaemonPause { machine: later }),
@@ -120,6 +115,11 @@ impl Scene {
             }
         };
         (operations, faults)
+    }
+
+    /// Whether this happens, or goes on, while it is played: what it waits for would not come together then.
+    pub(super) fn is_disturbed_by(&self, fault: &Fault) -> bool {
+        fault.at < self.at + 125_000 && fault.at + fault.lasts > self.at - 20_000
     }
 
     fn deploy(&self, version: u32, strategy: Strategy) -> Action {
