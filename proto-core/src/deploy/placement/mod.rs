@@ -3,11 +3,12 @@
 //! The order of the rules, the earlier wins:
 //!
 //! 1. An instance stays where it is as long as its machine is allowed and has room: nothing moves that need not.
-//! 2. A machine is allowed if it is active, its region takes placements, every constraint holds, and no instance on it
-//!    holds a machine port that this one needs, nor one of another service of the namespace that goes only after the commit.
+//! 2. A machine is allowed if it is active, its region takes placements, every constraint holds, no instance on it
+//!    holds a machine port that this one needs, nor one of another service of the namespace that goes only after the commit,
+//!    and it has an address for what is made anew.
 //! 3. Machines in `compute` regions go before those in `home_data` regions (services with volumes will prefer the other).
 //! 4. The value of the service's `spread` attribute with the fewest instances of the service.
-//! 5. The machine with the fewest instances of the service, then of all services, then the lowest id.
+//! 5. The machine with the fewest instances of the service, then of all services of all namespaces, then the lowest id.
 //!
 //! Services that need most memory (then CPU) choose first, and `global` ones before all others, as they have no choice.
 //! The search is greedy: it never breaks a rule, and may refuse a request so tight that only moving others would fit it.
@@ -27,7 +28,7 @@ pub use refusal::{Exclusion, Refusal};
 
 use super::spec::{Constraint, Replicas, ServiceSpec, Topology};
 use crate::id::{MachineId, ServiceName};
-use crate::machine::{MachineLifecycle, MachineRecord};
+use crate::machine::{Addressing, MachineLifecycle, MachineRecord};
 use crate::mutant::{self, Mutant};
 use crate::runtime::{Network, Workload};
 
@@ -65,6 +66,10 @@ pub struct Candidate {
     /// Ports of the machine that instances of this namespace have now, and will have until the commit: only the service that is named stops them
     /// before its new instances start.
     pub ports_held: BTreeMap<u16, Option<ServiceName>>,
+    /// How many addresses new instances may have there; where instances share the machine's own, how many ports.
+    pub addresses_free: u32,
+    /// How many instances of other namespaces there are.
+    pub instances_of_others: u32,
 }
 
 /// What is to be placed.
@@ -76,6 +81,9 @@ pub struct Request<'a> {
     pub candidates: &'a [Candidate],
     /// Where instances are now, by service and slot. Slots and services that are not wanted any more may be in it.
     pub current: &'a BTreeMap<ServiceName, BTreeMap<u32, MachineId>>,
+    /// Those of `current` that are made anew, by service and slot: the new one has an address of its own before the old one
+    /// gives up the one that it has.
+    pub renewed: &'a BTreeMap<ServiceName, BTreeSet<u32>>,
     /// Whether instances that are on draining machines (or in draining regions) now may stay there.
     pub keep_on_draining: bool,
 }
@@ -109,6 +117,7 @@ pub fn place(request: Request<'_>) -> Result<Assignment, Vec<Refusal>> {
             name,
             spec,
             current: request.current.get(name),
+            renewed: request.renewed.get(name),
             allowed: allowed.unwrap_or_else(|| world.allowed(spec)),
             slots: BTreeMap::new(),
             missing: Vec::new(),
@@ -154,6 +163,7 @@ struct Job<'a> {
     name: &'a ServiceName,
     spec: &'a ServiceSpec,
     current: Option<&'a BTreeMap<u32, MachineId>>,
+    renewed: Option<&'a BTreeSet<u32>>,
     /// Machines on which the constraints hold and that are not out altogether; capacity and ports are not looked at.
     allowed: Vec<Allowed>,
     slots: BTreeMap<u32, usize>,
@@ -185,6 +195,7 @@ struct Host<'a> {
     cpu_left: u32,
     memory_left: u64,
     ports: BTreeSet<u16>,
+    addresses_left: u32,
     instances: u32,
 }
 
@@ -196,6 +207,18 @@ impl Host<'_> {
     fn has_room(&self, spec: &ServiceSpec) -> bool {
         self.cpu_left >= spec.reservation.cpu_millis
             && self.memory_left >= spec.reservation.memory_bytes
+    }
+
+    /// How many addresses a new instance takes of those that are left; where instances share the machine's own, how many ports.
+    fn addresses_for(&self, spec: &ServiceSpec) -> u32 {
+        match self.candidate.record.addressing {
+            Addressing::Subnet(_) => u32::from(spec.workload.network != Network::Host),
+            Addressing::Loopback { .. } => u32::try_from(spec.ports.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    fn has_address(&self, spec: &ServiceSpec) -> bool {
+        self.addresses_left >= self.addresses_for(spec)
     }
 
     fn has_ports(&self, job: &Job<'_>) -> bool {
@@ -270,7 +293,8 @@ impl<'a> World<'a> {
                 cpu_left: candidate.cpu_millis,
                 memory_left: candidate.memory_bytes,
                 ports: candidate.ports_taken.clone(),
-                instances: 0,
+                addresses_left: candidate.addresses_free,
+                instances: candidate.instances_of_others,
             })
             .collect();
         if mutant::on(Mutant::NoRoomCheck) {
@@ -313,8 +337,10 @@ impl<'a> World<'a> {
             let allowed = job.allowed.binary_search_by_key(&at, |a| a.host).is_ok();
             let twice = job.spec.placement.replicas == Replicas::Global
                 && job.slots.values().any(|taken| *taken == at);
-            if wanted && allowed && !twice && self.fits(at, job) {
-                self.put(job, *slot, at);
+            let renewed = job.renewed.is_some_and(|slots| slots.contains(slot));
+            let has_address = !renewed || self.hosts[at].has_address(job.spec);
+            if wanted && allowed && !twice && has_address && self.fits(at, job) {
+                self.put(job, *slot, at, renewed);
             }
         }
     }
@@ -331,8 +357,8 @@ impl<'a> World<'a> {
                 next += 1;
             }
             // A draining machine whose instance did not fit any more is no machine that lacks one.
-            if allowed.takes_new && self.fits(allowed.host, job) {
-                self.put(job, next, allowed.host);
+            if allowed.takes_new && self.fits_anew(allowed.host, job) {
+                self.put(job, next, allowed.host, true);
             } else if allowed.takes_new {
                 job.missing.push(next);
             }
@@ -355,7 +381,7 @@ impl<'a> World<'a> {
             let best = job
                 .allowed
                 .iter()
-                .filter(|a| a.takes_new && self.fits(a.host, job))
+                .filter(|a| a.takes_new && self.fits_anew(a.host, job))
                 .min_by_key(|a| {
                     let host = &self.hosts[a.host];
                     let second_choice = host.candidate.region_role != RegionRole::Compute;
@@ -373,7 +399,7 @@ impl<'a> World<'a> {
             job.fell_back |= self.falls_back(job, best);
             per_host[best.host] += 1;
             per_domain[best.domain] += 1;
-            self.put(job, slot, best.host);
+            self.put(job, slot, best.host, true);
         }
     }
 
@@ -387,8 +413,16 @@ impl<'a> World<'a> {
         self.hosts[at].has_room(job.spec) && self.hosts[at].has_ports(job)
     }
 
-    fn put(&mut self, job: &mut Job<'_>, slot: u32, at: usize) {
+    fn fits_anew(&self, at: usize, job: &Job<'_>) -> bool {
+        self.fits(at, job) && self.hosts[at].has_address(job.spec)
+    }
+
+    /// An instance that is made anew takes an address.
+    fn put(&mut self, job: &mut Job<'_>, slot: u32, at: usize, anew: bool) {
         let host = &mut self.hosts[at];
+        if anew {
+            host.addresses_left -= host.addresses_for(job.spec);
+        }
         host.cpu_left -= job.spec.reservation.cpu_millis;
         host.memory_left -= job.spec.reservation.memory_bytes;
         host.ports.extend(machine_ports(job.spec));

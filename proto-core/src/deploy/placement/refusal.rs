@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Job, RegionRole, World, holds};
 use crate::deploy::spec::Replicas;
 use crate::id::{MachineId, ServiceName};
-use crate::machine::MachineLifecycle;
+use crate::machine::{Addressing, MachineLifecycle};
 
 /// A service of which not every instance found a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -140,6 +140,17 @@ impl World<'_> {
         if let Some((port, holder)) = held {
             let holder = holder.map_or("an instance of no commit", ServiceName::as_str);
             return format!("with its port {port} held by {holder} until the commit");
+        }
+        let wanted = host.addresses_for(job.spec);
+        if host.addresses_left < wanted {
+            return match machine.addressing {
+                Addressing::Subnet(_) => "without an address left for a new instance".to_owned(),
+                Addressing::Loopback { first, last } => {
+                    format!(
+                        "without {wanted} of its ports {first} to {last} left for a new instance"
+                    )
+                }
+            };
         }
         "with an instance".to_owned()
     }

@@ -26,6 +26,8 @@ fn machine(id: &str, az: &str) -> Candidate {
         memory_bytes: 16 * GIB,
         ports_taken: BTreeSet::new(),
         ports_held: BTreeMap::new(),
+        addresses_free: 10_000,
+        instances_of_others: 0,
     }
 }
 
@@ -72,7 +74,13 @@ fn run(
     candidates: &[Candidate],
     current: &Current,
 ) -> Result<Assignment, Vec<Refusal>> {
-    place(Request { services, candidates, current, keep_on_draining: false })
+    place(Request {
+        services,
+        candidates,
+        current,
+        renewed: &BTreeMap::new(),
+        keep_on_draining: false,
+    })
 }
 
 fn at(assignment: &Assignment, name: &str) -> Vec<String> {
@@ -115,6 +123,7 @@ fn what_is_on_a_draining_machine_stays_only_if_asked() {
         services: &services,
         candidates: &machines,
         current: &before.slots,
+        renewed: &BTreeMap::new(),
         keep_on_draining: true,
     };
     assert_eq!(place(request).unwrap().slots, before.slots);
@@ -216,17 +225,74 @@ fn compute_regions_go_first_and_a_fallback_is_told() {
 }
 
 #[test]
+fn what_other_namespaces_run_counts_among_machines_that_are_alike() {
+    let mut machines = [machine("m1", "a"), machine("m2", "a"), machine("m3", "a")];
+    machines[0].instances_of_others = 2;
+    machines[1].instances_of_others = 1;
+    let placed = run(&one("web", service(Replicas::Count(4))), &machines, &Current::new());
+    assert_eq!(at(&placed.unwrap(), "web"), ["m3", "m2", "m1", "m3"], "its own are spread first");
+}
+
+#[test]
+fn a_machine_without_an_address_takes_nothing_new_and_keeps_what_is_not_made_anew() {
+    let mut machines = [machine("m1", "a"), machine("m2", "a")];
+    for machine in &mut machines {
+        machine.record.addressing = Addressing::Subnet([10, 101, 0, 0].into());
+    }
+    machines[0].addresses_free = 1;
+    let services = one("web", service(Replicas::Count(3)));
+    let there = |machine: &str| MachineId::new(machine).unwrap();
+    let slots = BTreeMap::from([(0, there("m1")), (1, there("m1")), (2, there("m1"))]);
+    let current = Current::from([(name_of("web").clone(), slots)]);
+    let renewed = |slots: &[u32]| {
+        let slots = slots.iter().copied().collect();
+        let renewed = BTreeMap::from([(name_of("web").clone(), slots)]);
+        let keep_on_draining = false;
+        let candidates = &machines;
+        let current = &current;
+        place(Request {
+            services: &services,
+            candidates,
+            current,
+            renewed: &renewed,
+            keep_on_draining,
+        })
+    };
+    assert_eq!(at(&renewed(&[]).unwrap(), "web"), ["m1", "m1", "m1"]);
+    assert_eq!(at(&renewed(&[1]).unwrap(), "web"), ["m1", "m1", "m1"], "one address is left");
+    assert_eq!(at(&renewed(&[0, 1, 2]).unwrap(), "web"), ["m1", "m2", "m2"]);
+
+    machines[1].addresses_free = 0;
+    machines[1].record.addressing = Addressing::Loopback { first: 20_000, last: 20_009 };
+    let mut web = service(Replicas::Count(2));
+    web.ports.insert("http".into(), 80);
+    let refusals = run(&one("web", web), &machines, &Current::new()).unwrap_err();
+    assert_eq!(
+        refusals[0].to_string(),
+        "service web: 1 of 2 instances finds no machine; of 2 machines: 1 without 1 of its ports 20000 to 20009 \
+         left for a new instance (m2), 1 without an address left for a new instance (m1)"
+    );
+
+    // What shares the machine's network needs none.
+    let mut host = service(Replicas::Count(3));
+    host.workload.network = Network::Host;
+    let placed = run(&one("agent", host), &machines[..1], &Current::new()).unwrap();
+    assert_eq!(at(&placed, "agent"), ["m1", "m1", "m1"]);
+}
+
+#[test]
 fn zero_replicas_need_no_machine() {
     let placed = run(&one("web", service(Replicas::Count(0))), &[], &Current::new()).unwrap();
     assert!(at(&placed, "web").is_empty());
 }
 
 fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
-    let one = (0..3_u8, 0..3_u8, any::<bool>(), 0..4_000_u32, 0..4_u64, 0..6_u8, 0..5_u8);
+    let counts = (0..4_000_u32, 0..4_u64, 0..12_u32, 0..3_u32);
+    let one = (0..3_u8, 0..3_u8, any::<bool>(), counts, 0..6_u8, 0..5_u8);
     prop::collection::vec(one, 0..12).prop_map(|all| {
         all.into_iter()
             .enumerate()
-            .map(|(n, (region, az, ssd, cpu_millis, memory, lifecycle, role))| {
+            .map(|(n, (region, az, ssd, (cpu_millis, memory, free, others), lifecycle, role))| {
                 let mut candidate = machine(&format!("m{n:02}"), &format!("z{az}"));
                 let record = &mut candidate.record;
                 record.region = format!("r{region}");
@@ -246,6 +312,11 @@ fn candidates() -> impl Strategy<Value = Vec<Candidate>> {
                 };
                 candidate.cpu_millis = cpu_millis;
                 candidate.memory_bytes = memory * GIB;
+                if free % 2 == 0 {
+                    candidate.record.addressing = Addressing::Subnet([10, 101, 0, 0].into());
+                }
+                candidate.addresses_free = free;
+                candidate.instances_of_others = others;
                 candidate
             })
             .collect()
@@ -283,6 +354,7 @@ fn services() -> impl Strategy<Value = BTreeMap<ServiceName, ServiceSpec>> {
                 spec.placement = Placement { replicas, constraints, spread };
                 spec.reservation = Reservation { cpu_millis, memory_bytes: memory * GIB };
                 spec.workload.publish.extend(publish.map(|port| (port, "http".into())));
+                spec.ports.extend(publish.map(|_| ("http".into(), 80)));
                 (ServiceName::new(format!("s{n}")).unwrap(), spec)
             })
             .collect()
@@ -293,8 +365,10 @@ fn services() -> impl Strategy<Value = BTreeMap<ServiceName, ServiceSpec>> {
 fn check(
     services: &BTreeMap<ServiceName, ServiceSpec>,
     candidates: &[Candidate],
+    before: &Current,
     assignment: &Assignment,
 ) {
+    let mut addresses: BTreeMap<&MachineId, u32> = BTreeMap::new();
     let mut cpu: BTreeMap<&MachineId, u64> = BTreeMap::new();
     let mut memory: BTreeMap<&MachineId, u64> = BTreeMap::new();
     let mut ports = BTreeSet::new();
@@ -306,7 +380,7 @@ fn check(
             let distinct: BTreeSet<_> = slots.values().collect();
             assert_eq!(distinct.len(), slots.len(), "{name} is once on a machine");
         }
-        for id in slots.values() {
+        for (slot, id) in slots {
             let candidate = candidates.iter().find(|c| c.record.id == *id).unwrap();
             assert_eq!(candidate.record.lifecycle, MachineLifecycle::Active);
             assert_ne!(candidate.region_role, RegionRole::Draining);
@@ -316,12 +390,19 @@ fn check(
             for port in spec.workload.publish.keys() {
                 assert!(ports.insert((id, *port)), "port {port} of {id} is taken once");
             }
+            if before.get(name).and_then(|slots| slots.get(slot)) != Some(id) {
+                *addresses.entry(id).or_default() += match candidate.record.addressing {
+                    Addressing::Subnet(_) => 1,
+                    Addressing::Loopback { .. } => spec.ports.len() as u32,
+                };
+            }
         }
     }
     for candidate in candidates {
         let id = &candidate.record.id;
         assert!(cpu.get(id).copied().unwrap_or(0) <= u64::from(candidate.cpu_millis));
         assert!(memory.get(id).copied().unwrap_or(0) <= candidate.memory_bytes);
+        assert!(addresses.get(id).copied().unwrap_or(0) <= candidate.addresses_free);
     }
 }
 
@@ -338,7 +419,7 @@ proptest! {
         if reversed { shuffled.reverse() } else { shuffled.rotate_left(candidates.len() / 2) }
         prop_assert_eq!(&run(&services, &shuffled, &Current::new()), &before);
         let Ok(before) = before else { return Ok(()) };
-        check(&services, &candidates, &before);
+        check(&services, &candidates, &Current::new(), &before);
 
         // Asked again, nothing moves.
         let again = run(&services, &candidates, &before.slots).unwrap();
@@ -346,7 +427,7 @@ proptest! {
 
         // Asked for something else, the rules hold still, and the answer is as stable.
         if let Ok(after) = run(&later, &candidates, &before.slots) {
-            check(&later, &candidates, &after);
+            check(&later, &candidates, &before.slots, &after);
             prop_assert_eq!(run(&later, &candidates, &after.slots).unwrap().slots, after.slots);
         }
     }

@@ -28,6 +28,14 @@ pub(super) struct Addresses {
     drawn: BTreeMap<MachineId, u16>,
 }
 
+/// What may be the last byte of an instance's address in its machine's subnet: .1 is the machine's own.
+const PLACES: RangeInclusive<u16> = 2..=254;
+
+fn at(subnet: Ipv4Addr, place: u16) -> IpAddr {
+    let [a, b, c, _] = subnet.octets();
+    IpAddr::V4(Ipv4Addr::new(a, b, c, u8::try_from(place).expect("254 at most")))
+}
+
 /// Where instances listen that share the machine's own network.
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -86,6 +94,21 @@ impl Addresses {
         this
     }
 
+    /// How many addresses can be drawn for new instances of a machine; where they share the machine's own, how many ports.
+    pub(super) fn free(&self, machine: &MachineRecord) -> u32 {
+        let none = Endpoints::new();
+        let used = self.used.get(&machine.id).unwrap_or(&none);
+        let free = match machine.addressing {
+            Addressing::Subnet(subnet) => {
+                PLACES.filter(|place| !used.contains(&(at(subnet, *place), 0))).count()
+            }
+            Addressing::Loopback { first, last } => {
+                (first..=last).filter(|port| !used.contains(&(LOOPBACK, *port))).count()
+            }
+        };
+        u32::try_from(free).expect("as many as there are ports at most")
+    }
+
     /// The address of a new instance, and what its port names stand for there. `None`: all are in use.
     pub(super) fn draw(
         &mut self,
@@ -102,12 +125,8 @@ impl Addresses {
         let (address, ports) = match machine.addressing {
             Addressing::Subnet(_) if host_network => (LOOPBACK, ports.clone()),
             Addressing::Subnet(subnet) => {
-                let [a, b, c, _] = subnet.octets();
-                let at = |place| {
-                    let last_byte = u8::try_from(place).expect("254 at most");
-                    IpAddr::V4(Ipv4Addr::new(a, b, c, last_byte))
-                };
-                let all = longest_unused(2..=254, uses, drawn_last).map(|place| (at(place), 0));
+                let all = longest_unused(PLACES, uses, drawn_last);
+                let all = all.map(|place| (at(subnet, place), 0));
                 let (address, _) = free(all, used, left).next()?;
                 if let IpAddr::V4(address) = address {
                     self.drawn.insert(machine.id.clone(), address.octets()[3].into());

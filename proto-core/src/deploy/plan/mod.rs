@@ -274,8 +274,9 @@ impl<'a> Planner<'a> {
         let head = self.facts.head_commit();
         let now: BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>> =
             head.iter().flat_map(|c| &c.services).map(|(name, s)| (name, &s.slots)).collect();
-        let placed = self.place(&now)?;
+        let renewed = self.renewed(&now);
         let mut addresses = Addresses::new(self.facts, self.observations);
+        let placed = self.place(&now, &renewed, &addresses)?;
         let mut slots = Slots::default();
         for (service, target) in &self.target.services {
             let now = now.get(service).copied().unwrap_or(&empty);
@@ -283,15 +284,13 @@ impl<'a> Planner<'a> {
             let mut made = BTreeMap::new();
             let workload = workload_digest(&target.spec);
             for (slot, machine) in wanted {
-                let renew = target.renew && (slot == 0 || !mutant::on(Mutant::RestartsOne));
-                let kept = now.get(&slot).filter(|i| {
-                    i.machine == machine && !renew && self.keeps(i, &target.spec, workload)
-                });
+                let anew = renewed.get(service).is_some_and(|slots| slots.contains(&slot));
+                let kept = now.get(&slot).filter(|i| i.machine == machine && !anew);
                 if let Some(instance) = kept {
                     made.insert(slot, instance.clone());
                     continue;
                 }
-                let spec = self.instance(service, slot, &target.spec, &machine, &mut addresses)?;
+                let spec = self.instance(service, slot, &target.spec, &machine, &mut addresses);
                 let instance = CommittedInstance {
                     machine,
                     instance: spec.name.clone(),
@@ -317,6 +316,24 @@ impl<'a> Planner<'a> {
         }
         slots.strays = self.strays(&slots);
         Ok(slots)
+    }
+
+    /// The slots of the head that are made anew, wherever that is.
+    fn renewed(
+        &self,
+        now: &BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>>,
+    ) -> BTreeMap<ServiceName, BTreeSet<u32>> {
+        let mut renewed = BTreeMap::new();
+        for (service, target) in &self.target.services {
+            let workload = workload_digest(&target.spec);
+            let slots = now.get(service).into_iter().flat_map(|slots| slots.iter());
+            let anew = slots.filter(|(slot, instance)| {
+                let renew = target.renew && (**slot == 0 || !mutant::on(Mutant::RestartsOne));
+                renew || !self.keeps(instance, &target.spec, workload)
+            });
+            renewed.insert(service.clone(), anew.map(|(slot, _)| *slot).collect());
+        }
+        renewed
     }
 
     fn strays(&self, slots: &Slots) -> Vec<(MachineId, ObservedInstance)> {
@@ -359,6 +376,8 @@ impl<'a> Planner<'a> {
     fn place(
         &mut self,
         now: &BTreeMap<&ServiceName, &BTreeMap<u32, CommittedInstance>>,
+        renewed: &BTreeMap<ServiceName, BTreeSet<u32>>,
+        addresses: &Addresses,
     ) -> Result<BTreeMap<ServiceName, BTreeMap<u32, MachineId>>, ErrorBody> {
         let services: BTreeMap<_, _> = self
             .target
@@ -381,6 +400,7 @@ impl<'a> Planner<'a> {
                 let (own_cpu, own_memory) =
                     own.map_or((0, 0), |own| (own.cpu_millis, own.memory_bytes));
                 let own_cpu = u32::try_from(own_cpu).unwrap_or(u32::MAX);
+                let others = seen.instances.iter().filter(|i| i.spec.namespace != self.namespace);
                 Some(Candidate {
                     record: record.clone(),
                     region_role: RegionRole::default(),
@@ -392,6 +412,8 @@ impl<'a> Planner<'a> {
                         .max(own_memory),
                     ports_taken: self.ports_of_others(&record.id, seen),
                     ports_held: self.ports_held(seen, now),
+                    addresses_free: addresses.free(record),
+                    instances_of_others: u32::try_from(others.count()).unwrap_or(u32::MAX),
                 })
             })
             .collect();
@@ -407,6 +429,7 @@ impl<'a> Planner<'a> {
                 services: &services,
                 candidates,
                 current: &current,
+                renewed,
                 keep_on_draining: false,
             })
         };
@@ -434,15 +457,14 @@ impl<'a> Planner<'a> {
         spec: &ServiceSpec,
         machine: &MachineId,
         addresses: &mut Addresses,
-    ) -> Result<InstanceSpec, ErrorBody> {
+    ) -> InstanceSpec {
         let record = &self.facts.machines[machine];
         let host = spec.workload.network == Network::Host;
-        let (address, ports) = addresses.draw(record, host, &spec.ports).ok_or_else(|| {
-            let message = format!("machine {machine} has no free address for {service}");
-            ErrorBody::new("NO_ADDRESS", message).next("ployzctl ps")
-        })?;
+        let (address, ports) = addresses
+            .draw(record, host, &spec.ports)
+            .expect("placement counted those that are free");
         let name = format!("{service}-{slot}-{}", self.operation.short());
-        Ok(InstanceSpec {
+        InstanceSpec {
             name: InstanceName::new(name)
                 .expect("a service name leaves room for slot and operation"),
             namespace: self.namespace.clone(),
@@ -452,7 +474,7 @@ impl<'a> Planner<'a> {
             workload: spec.workload.clone(),
             address,
             ports,
-        })
+        }
     }
 
     /// What only the machines know: images, ports, space, what their runtime can do.

@@ -370,7 +370,7 @@ fn an_address_that_was_left_is_better_than_none() {
     world.apply(&OperationRequest::RemoveNamespace { namespace: namespace("a") }).unwrap();
     let again = world.apply(&deploy("b", "app:v1", 4, "")).unwrap();
     assert_eq!(endpoints(&first.commit.commit), endpoints(&again.commit.commit));
-    assert_eq!(world.apply(&deploy("c", "app:v1", 1, "")).unwrap_err(), "NO_ADDRESS");
+    assert_eq!(world.apply(&deploy("c", "app:v1", 1, "")).unwrap_err(), "NO_PLACE");
 }
 
 #[test]
@@ -384,7 +384,32 @@ fn a_port_that_a_stranger_listens_on_is_not_drawn() {
     let drawn = endpoints(&plan.commit.commit);
     let ports: Vec<_> = drawn.into_iter().filter_map(|(_, _, port)| port).collect();
     assert_eq!(ports, [20_001, 20_003, 21_000, 21_002]);
-    assert_eq!(world.apply(&deploy("b", "app:v1", 1, "")).unwrap_err(), "NO_ADDRESS");
+    assert_eq!(world.apply(&deploy("b", "app:v1", 1, "")).unwrap_err(), "NO_PLACE");
+}
+
+#[test]
+fn small_namespaces_spread_over_the_machines_until_their_addresses_are_used_up() {
+    let mut world = World::subnets();
+    let mut per_machine = BTreeMap::new();
+    for n in 0..506 {
+        let plan = world.apply(&deploy(&format!("ns{n}"), "app:v1", 1, "")).unwrap();
+        *per_machine.entry(machines(&plan)[0].to_owned()).or_insert(0) += 1;
+        let (m1, m2) = (per_machine.get("m1").unwrap_or(&0), per_machine.get("m2").unwrap_or(&0));
+        assert!(m1 - m2 == (n + 1) % 2, "{m1} and {m2}");
+    }
+    assert_eq!(world.apply(&deploy("more", "app:v1", 1, "")).unwrap_err(), "NO_PLACE");
+}
+
+#[test]
+fn what_finds_no_second_address_on_its_machine_is_made_anew_on_another() {
+    let mut world = World::subnets();
+    world.shared.machines.get_mut(&id("m2")).unwrap().lifecycle = MachineLifecycle::Standby;
+    world.apply(&deploy("a", "app:v1", 200, "")).unwrap();
+    let update = deploy("a", "app:v2", 200, "");
+    assert_eq!(world.apply(&update).unwrap_err(), "NO_PLACE", "200 and 200 are more than 253");
+    world.shared.machines.get_mut(&id("m2")).unwrap().lifecycle = MachineLifecycle::Active;
+    let plan = world.apply(&update).unwrap();
+    assert_eq!(machines(&plan).iter().filter(|machine| **machine == "m1").count(), 53);
 }
 
 #[derive(Debug, Clone)]
