@@ -5,7 +5,7 @@ use crate::api::{ErrorBody, OperationRequest};
 use crate::coordination::plan::Plan;
 use crate::deploy::manifest::Code;
 use crate::deploy::spec::{Manifest, Replicas};
-use crate::deploy::validate::{MAX_COMMIT_BYTES, validate};
+use crate::deploy::validate::{MAX_COMMIT_BYTES, Violation, validate};
 use crate::id::ServiceName;
 
 /// The most instances of a counted service.
@@ -40,7 +40,7 @@ impl std::io::Write for Length {
 }
 
 impl Planner<'_> {
-    /// What shows before anything is placed. A request that came without a manifest's text is held to the same limits.
+    /// What shows before anything is placed. A request that came without a manifest's text is held to the same rules.
     pub(super) fn check_target(&self) -> Result<(), ErrorBody> {
         let running = self.target.services.iter().filter(|(_, target)| !target.stopped);
         for (name, target) in running {
@@ -50,33 +50,33 @@ impl Planner<'_> {
                 let message = format!(
                     "service {name} shall have {count} instances; {MAX_REPLICAS} are the most"
                 );
-                return Err(self.too_much("OUT_OF_RANGE", message));
+                return Err(self.refused("OUT_OF_RANGE", message));
             }
         }
         let services = self.target.services.iter().map(|(name, t)| (name.clone(), t.spec.clone()));
         let manifest = Manifest { namespace: self.namespace.clone(), services: services.collect() };
-        // Of two services with one route the gateway would serve one. Who changes no route can do nothing about it.
-        let brings_routes = matches!(
-            self.request,
-            OperationRequest::Deploy { .. } | OperationRequest::DeployService { .. }
-        );
-        let refused = |code: Code| match code {
-            Code::TooMany | Code::TooLarge => true,
-            Code::RouteConflict => brings_routes,
-            _ => false,
+        let refused = |violation: &Violation| match self.request {
+            OperationRequest::Deploy { .. } => true,
+            // Of two services with one route the gateway would serve one, and the other may be the one that is named.
+            OperationRequest::DeployService { service, .. } => {
+                violation.code == Code::RouteConflict
+                    || violation.service.as_ref().is_none_or(|of| of == service)
+            }
+            // Who brings no service can do nothing about how one was written.
+            _ => matches!(violation.code, Code::TooMany | Code::TooLarge),
         };
-        match validate(&manifest).into_iter().find(|violation| refused(violation.code)) {
+        match validate(&manifest).into_iter().find(refused) {
             None => Ok(()),
             Some(violation) => {
                 let hint = violation.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
                 let message = format!("{}{hint}", violation.message);
-                Err(self.too_much(violation.code.as_str(), message))
+                Err(self.refused(violation.code.as_str(), message))
             }
         }
     }
 
     /// What there is now shows what can be left out.
-    fn too_much(&self, code: &str, message: String) -> ErrorBody {
+    fn refused(&self, code: &str, message: String) -> ErrorBody {
         let next = match self.facts.head {
             Some(_) => format!("ployzctl namespace inspect {}", self.namespace),
             None => "ployzctl validate".to_owned(),
@@ -92,7 +92,7 @@ impl Planner<'_> {
             let message = format!(
                 "the commit would take {size} bytes; {MAX_COMMIT_BYTES} are the limit: {split}"
             );
-            return Err(self.too_much("COMMIT_TOO_LARGE", message));
+            return Err(self.refused("COMMIT_TOO_LARGE", message));
         }
         for (what, count) in
             [("claims", self.changed_claims(plan)), ("slots", self.changed_slots(plan, slots))]
@@ -102,7 +102,7 @@ impl Planner<'_> {
                 let message = format!(
                     "the operation changes {count} {what}; {most} can be written at once: {split}"
                 );
-                return Err(self.too_much("TOO_MANY_WRITES", message));
+                return Err(self.refused("TOO_MANY_WRITES", message));
             }
         }
         let size = bytes(plan).saturating_add(bytes(self.request));
@@ -110,7 +110,7 @@ impl Planner<'_> {
             let message = format!(
                 "request and plan take {size} bytes; {MAX_RECORD_BYTES} can be recorded: {split}"
             );
-            return Err(self.too_much("OPERATION_TOO_LARGE", message));
+            return Err(self.refused("OPERATION_TOO_LARGE", message));
         }
         Ok(())
     }

@@ -6,7 +6,7 @@ use crate::api::OperationRequest;
 use crate::coordination::plan::Plan;
 use crate::deploy::HostName;
 use crate::deploy::manifest::{Format, parse};
-use crate::deploy::spec::{Manifest, Replicas, Route, ServiceSpec};
+use crate::deploy::spec::{Manifest, Replicas, Route, ServiceSpec, Strategy};
 use crate::deploy::validate::{MAX_COMMIT_BYTES, MAX_SERVICES};
 use crate::id::ServiceName;
 use crate::machine::Addressing;
@@ -72,6 +72,24 @@ fn instances_are_changed_as_many_as_one_batch_can_write() {
     world.apply(&deploy([("x".to_owned(), replicas(most / 2))])).unwrap();
     let beyond = world.apply(&deploy([("w".to_owned(), replicas(most / 2 + 2))]));
     assert_eq!(code(beyond), "TOO_MANY_WRITES");
+}
+
+#[test]
+fn a_service_that_contradicts_itself_is_refused_also_without_a_manifest() {
+    let mut beside = replicas(1);
+    beside.ports.insert("http".to_owned(), 80);
+    beside.workload.publish.insert(8080, "http".to_owned());
+    let (manifest, _) = base();
+    let service = |name: &str, spec: &ServiceSpec| OperationRequest::DeployService {
+        namespace: manifest.namespace.clone(),
+        service: ServiceName::new(name).unwrap(),
+        spec: Box::new(spec.clone()),
+    };
+    assert_eq!(beside.rollout.strategy, Strategy::Rolling);
+    assert_eq!(code(world().apply(&deploy([("w".to_owned(), beside.clone())]))), "CONTRADICTION");
+    assert_eq!(code(world().apply(&service("w", &beside))), "CONTRADICTION");
+    beside.rollout.strategy = Strategy::Recreate;
+    world().apply(&service("w", &beside)).unwrap();
 }
 
 #[test]

@@ -402,11 +402,11 @@ fn what_a_process_cannot_have_is_refused_in_the_plan_by_its_key() {
             assert!(error.message.contains(word), "{word}: {}", error.message);
         }
     }
-    // No manifest lacks it, but what changes a service without one may.
+    // No manifest lacks it, but what comes without one may.
     let mut bare = deploy("command = [\"serve\"]");
     let OperationRequest::Deploy { manifest } = &mut bare else { unreachable!() };
     manifest.services.values_mut().for_each(|spec| spec.workload.command.clear());
-    assert_eq!(cluster.refusal(&bare), "UNSUPPORTED");
+    assert_eq!(cluster.refusal(&bare), "MISSING_KEY");
     // All of them at once, so that nobody mends them one by one.
     let two = deploy(&format!("command = [\"serve\"]\ncap_drop = [\"ALL\"]\n{publish}"));
     let Planned::Refused(error) = cluster.plan(&two) else { panic!("planned") };
