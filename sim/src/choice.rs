@@ -126,6 +126,20 @@ impl Choices {
         &self.taken[..self.position.min(self.taken.len())]
     }
 
+    /// Of a recorded list that was played: the first answer that this run had no use for, for people.
+    #[must_use]
+    pub fn misfit(&self) -> Option<String> {
+        let Form::Recorded(answers) = &self.form else { return None };
+        let mut odd = answers.iter().enumerate().filter(|(_, answer)| **answer != 0);
+        odd.find_map(|(at, answer)| match self.taken.get(at) {
+            None => Some(format!("the run has {} choices, and no choice {at}", self.taken.len())),
+            Some(choice) if choice.value != *answer => {
+                Some(format!("choice {at} has the answers 0 to {}, not {answer}", choice.bound - 1))
+            }
+            Some(_) => None,
+        })
+    }
+
     fn is_exhaustive(&self) -> bool {
         matches!(self.form, Form::Exhaustive { .. })
     }
@@ -214,6 +228,20 @@ pub fn parse(text: &str) -> Result<Vec<usize>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_recorded_list_that_does_not_fit_says_where() {
+        let misfit = |answers: &[usize]| {
+            let mut choices = Choices::recorded(answers.to_vec());
+            for bound in [3, 1, 4] {
+                choices.choose(bound, String::new);
+            }
+            choices.misfit()
+        };
+        assert_eq!(misfit(&[2, 0, 3, 0, 0]), None);
+        assert_eq!(misfit(&[0, 1]).unwrap(), "choice 1 has the answers 0 to 0, not 1");
+        assert_eq!(misfit(&[0, 0, 0, 0, 7]).unwrap(), "the run has 3 choices, and no choice 4");
+    }
 
     fn all(run: impl Fn(&mut Choices) -> Vec<usize>) -> Vec<Vec<usize>> {
         let (mut choices, mut seen) = (Choices::exhaustive(), Vec::new());

@@ -143,6 +143,20 @@ impl EffectClass {
         Self::Reply,
     ];
 
+    /// Its name in a story.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Commit => "commit",
+            Self::Command => "command",
+            Self::Runtime => "runtime",
+            Self::Persist => "persist",
+            Self::Reply => "reply",
+        }
+    }
+
     fn takes(self, effect: &EffectKind) -> bool {
         match (self, effect) {
             (Self::Read, EffectKind::Store(StoreRequest::Read { .. }))

@@ -83,8 +83,11 @@ fn on_machines(story: &Story, nodes: usize) -> Story {
 /// The story with so many servers of the store.
 fn with_servers(story: &Story, servers: usize) -> Story {
     let mut story = Story { servers, ..story.clone() };
-    let is_gone =
-        |what: &What| matches!(what, What::ServerCrash { machine } if *machine >= servers);
+    let is_gone = |what: &What| match what {
+        What::ServerCrash { machine } => *machine >= servers,
+        What::QuorumLoss => servers == 1,
+        _ => false,
+    };
     story.faults.retain(|fault| !is_gone(&fault.what));
     story
 }

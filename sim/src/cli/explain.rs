@@ -75,6 +75,9 @@ impl ExplainArgs {
             nodes: self.node.clone(),
             operation: self.operation.clone(),
         });
+        if told.lines.is_empty() {
+            eprintln!("ployz-sim: nothing of what happened is selected by these options");
+        }
         let mut stdout = std::io::stdout().lock();
         if self.html {
             let page = self.out.clone().unwrap_or_else(|| self.file.with_extension("html"));
@@ -145,6 +148,9 @@ fn told(path: &Path, json: bool, plant: &Plant) -> Result<Option<(Told, Value)>,
             };
             let mut choices = Choices::recorded(answers);
             let report = plant.around(|| prepared.run(&mut choices, schedule.budget(), true));
+            if report.violations.is_empty() {
+                saved::fits(path, &schedule, &choices)?;
+            }
             let machines = prepared.scenario.machines;
             let run = json::of_schedule(&schedule, machines, &report, again(&report.violations));
             let (title, trace) = (schedule.scenario, report.trace);

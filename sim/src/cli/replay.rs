@@ -40,6 +40,9 @@ pub(crate) fn replay(path: &Path, json: bool, plant: &Plant) -> Result<bool, Str
             let report = plant.around(|| prepared.run(&mut choices, schedule.budget(), !json));
             let good = report.violations.is_empty();
             let again = (!good).then_some(again.as_str());
+            if good {
+                saved::fits(path, &schedule, &choices)?;
+            }
             let machines = prepared.scenario.machines;
             if json {
                 say!("{}", json::of_schedule(&schedule, machines, &report, again));

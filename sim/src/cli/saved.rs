@@ -1,9 +1,13 @@
 //! Files that hold what is to be seen again: a story, or the choices of an enumeration.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sim::choice::Choices;
 use sim::fate::Budget;
 use sim::story::Story;
 
@@ -71,26 +75,59 @@ pub(crate) enum Saved {
     Schedule(Schedule),
 }
 
+/// What tells the two apart, whatever else is in the file.
+#[derive(Deserialize)]
+struct Kind {
+    v: Option<u32>,
+    scenario: Option<IgnoredAny>,
+}
+
+/// No file is larger, in bytes: a story of a million operations.
+const LARGEST: u64 = 512 << 20;
+
 pub(crate) fn load(path: &Path) -> Result<Saved, String> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-    let wrong = |error: serde_json::Error| format!("{}: {error}", path.display());
-    if value.get("scenario").is_some() {
-        let schedule: Schedule = serde_json::from_value(value).map_err(wrong)?;
-        if schedule.v != SCHEDULE_VERSION {
-            return Err(format!(
-                "{}: it is of version {}, this build reads {SCHEDULE_VERSION}",
-                path.display(),
-                schedule.v
-            ));
-        }
-        return Ok(Saved::Schedule(schedule));
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_string(&mut text));
+    let read = read.map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    if read as u64 > LARGEST {
+        return Err(format!("{} is larger than any story", path.display()));
     }
-    // From the text, so that an error has its line.
-    let story = Story::read(&text).map_err(|why| format!("{}: {why}", path.display()))?;
-    Ok(Saved::Story(Box::new(story)))
+    saved(&text).map_err(|why| format!("{}: {}", path.display(), shortened(why)))
+}
+
+fn saved(text: &str) -> Result<Saved, String> {
+    let kind: Kind = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    if kind.scenario.is_none() {
+        return Ok(Saved::Story(Box::new(Story::read(text)?)));
+    }
+    // One of another version may have fields that this build does not know.
+    if let Some(v) = kind.v.filter(|v| *v != SCHEDULE_VERSION) {
+        return Err(format!("it is of version {v}, this build reads {SCHEDULE_VERSION}"));
+    }
+    serde_json::from_str(text).map(Saved::Schedule).map_err(|error| error.to_string())
+}
+
+/// An error repeats what it does not understand: as much as anybody reads of it, with where it is, which comes last.
+fn shortened(why: String) -> String {
+    const MOST: usize = 400;
+    let chars: Vec<char> = why.chars().collect();
+    if chars.len() <= MOST {
+        return why;
+    }
+    let text = |chars: &[char]| chars.iter().collect::<String>();
+    format!("{} … {}", text(&chars[..MOST / 2]), text(&chars[chars.len() - MOST / 2..]))
+}
+
+/// Choices that were not all asked for show nothing, if nothing broke.
+pub(crate) fn fits(path: &Path, schedule: &Schedule, choices: &Choices) -> Result<(), String> {
+    choices.misfit().map_or(Ok(()), |why| {
+        Err(format!(
+            "{}: its choices are not of this build, and what they showed is not to be seen: {why}; \
+             `ployz-sim enumerate --op {}` plays all that there are now",
+            path.display(),
+            schedule.scenario
+        ))
+    })
 }
 
 pub(crate) fn save<T: Serialize>(path: &Path, value: &T) -> Result<(), String> {

@@ -38,7 +38,7 @@ pub fn text(told: &Told, layout: Layout) -> String {
     let mut page = Page { out: String::new(), layout, columns: columns(told.nodes, layout.width) };
     page.line(
         &format!(
-            "{}: {} machines, {} with a server of the store, {} s; {} operations, {} faults by the clock, {} broken",
+            "{}: {} machines, {} with a server of the store, {} s; asked {} times, {} faults by the clock, {} broken",
             told.title,
             told.nodes,
             told.servers,

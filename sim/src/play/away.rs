@@ -81,6 +81,9 @@ impl Play<'_> {
     /// To restart a service of each namespace in which nothing is unfinished. Where that machine is needed for it also to stop it, and to remove
     /// the namespace, which it cannot.
     fn new_ones(&self, away: usize) -> Vec<Question> {
+        if !self.has_addresses() {
+            return Vec::new();
+        }
         let world = &self.cluster.world;
         let unfinished = rest::unfinished(world);
         let away = &world.machines[away];

@@ -3,7 +3,7 @@
 //!
 //! Which requests commit, and in which order, is what faults and timeouts may decide; so that is taken over from the story. So is where
 //! slots are placed: a machine may have been silent. What is pinned to a machine finds room there or not by where others went, so here
-//! every machine has room for all. What may not differ is which services there are, of which revision, whether they are
+//! every machine has room for all; where a published port is taken because of that, nothing is compared. What may not differ is which services there are, of which revision, whether they are
 //! stopped, which slots they have (but for those that have one on each machine), and from which workload each slot was made.
 
 use std::collections::BTreeMap;
@@ -30,8 +30,11 @@ const WITHIN: Duration = Duration::from_secs(3600);
 /// More memory than a story reserves, in bytes.
 const ENOUGH: u64 = 1 << 50;
 
-/// Does the same commits where nothing goes wrong; how that differs.
-pub(super) fn compare(nodes: usize, moved: &[HeadMoved], content: &Content) -> Result<(), String> {
+/// Two who want the same port of the machines find room or not by where each went.
+const HANG_ON_PLACES: [&str; 3] = ["NO_PLACE", "PORT_CONFLICT", "PORT_IN_USE"];
+
+/// Does the same commits where nothing goes wrong; how many were compared, or how that differs.
+pub(super) fn compare(nodes: usize, moved: &[HeadMoved], content: &Content) -> Result<u64, String> {
     let told = Told { strikes: Vec::new(), struck: Vec::new(), random: Random::new(0) };
     let mut cluster = Cluster::new(founded(nodes), Fates::Told(told), Invariants::none());
     cluster.world.runtimes.iter_mut().for_each(|runtime| runtime.memory_bytes = ENOUGH);
@@ -49,6 +52,11 @@ pub(super) fn compare(nodes: usize, moved: &[HeadMoved], content: &Content) -> R
             ) => {
                 numbers.insert((namespace.clone(), *number), commit);
             }
+            Some(OperationResult::Refused { error })
+                if publishes(moved) && HANG_ON_PLACES.contains(&error.code.as_str()) =>
+            {
+                return Ok(0);
+            }
             other => {
                 return Err(format!(
                     "{summary} of {namespace} committed, and without faults: {other:?}"
@@ -59,7 +67,19 @@ pub(super) fn compare(nodes: usize, moved: &[HeadMoved], content: &Content) -> R
     if let Some((invariant, what)) = rest::check(&cluster.world).into_iter().next() {
         return Err(format!("without faults {invariant}: {what}"));
     }
-    differs(&cluster.world, content, &rest::content(&cluster.world)).map_or(Ok(()), Err)
+    let differs = differs(&cluster.world, content, &rest::content(&cluster.world));
+    differs.map_or(Ok(moved.len() as u64), Err)
+}
+
+/// Whether a port of machines was asked for.
+fn publishes(moved: &[HeadMoved]) -> bool {
+    moved.iter().any(|HeadMoved { request, .. }| match request {
+        OperationRequest::Deploy { manifest } => {
+            manifest.services.values().any(|spec| !spec.workload.publish.is_empty())
+        }
+        OperationRequest::DeployService { spec, .. } => !spec.workload.publish.is_empty(),
+        _ => false,
+    })
 }
 
 /// A rollback names its commit by the number that it has where nothing goes wrong.

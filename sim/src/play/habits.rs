@@ -75,22 +75,27 @@ pub fn come_back(asked: &Asked, applying: bool, world: &World) -> (Submission, b
     (submission, clearing)
 }
 
+/// Whether asking twice for it is asking once.
+fn is_once(action: &Action) -> bool {
+    match action {
+        Action::Deploy { .. }
+        | Action::DeployService { .. }
+        | Action::Scale { .. }
+        | Action::Stop { .. } => true,
+        Action::Prepared { of, .. } => is_once(of),
+        Action::Restart { .. }
+        | Action::Rollback { .. }
+        | Action::Remove { .. }
+        | Action::Preview { .. } => false,
+    }
+}
+
 /// What a head was made for and what is done already when it is asked for once more: not a restart, which is something new each time, nor a
 /// rollback, nor what is to be on each machine, of which more may be there by now.
 #[must_use]
 pub fn done_already(story: &Story, world: &World) -> Vec<OperationRequest> {
     let heads = rest::heads(world);
-    let may_be = story.operations.iter().filter(|asked| match &asked.action {
-        Action::Deploy { .. }
-        | Action::DeployService { .. }
-        | Action::Prepared { .. }
-        | Action::Scale { .. }
-        | Action::Stop { .. } => true,
-        Action::Restart { .. }
-        | Action::Rollback { .. }
-        | Action::Remove { .. }
-        | Action::Preview { .. } => false,
-    });
+    let may_be = story.operations.iter().filter(|asked| is_once(&asked.action));
     let made = |request: &OperationRequest| {
         let head = heads.get(request.namespace());
         head.is_some_and(|head| {

@@ -25,7 +25,7 @@ const WITHIN: Duration = Duration::from_secs(600);
 impl Play<'_> {
     /// Deploys a service with a few instances and, on few machines, one with an instance on each.
     pub(super) fn new_is_placed(&mut self) {
-        if !self.is_fine() {
+        if !self.is_fine() || !self.has_addresses() {
             return;
         }
         let machines = u32::try_from(self.story.nodes).expect("few machines");

@@ -117,6 +117,7 @@ pub fn draw(choices: &mut Choices, seed: u64, shape: Shape) -> Story {
         faults.retain(|fault| !scene.is_disturbed_by(fault));
         faults.extend(struck);
     }
+    faults.retain(|fault| fault.at <= shape.length);
     let length = shape.length;
     let nodes = shape.nodes;
     Story {
@@ -484,19 +485,7 @@ impl Draw<'_> {
             "twice" => EffectFate::Twice,
             _ => EffectFate::Fails,
         };
-        use EffectClass::{Command, Commit, Persist, Read, Reply, Runtime, Write};
-        let classes: &[EffectClass] = match fate {
-            EffectFate::CrashBefore => &EffectClass::ALL,
-            EffectFate::CrashAfter => &[Write, Commit, Command, Runtime, Persist, Reply],
-            // A command that comes behind the barrier of the next coordinator is what epochs are for.
-            EffectFate::CrashLate => &[Write, Commit, Command, Command, Command, Runtime],
-            EffectFate::Late => &[Write, Commit, Command, Runtime],
-            EffectFate::LostAnswer => &[Read, Write, Commit, Command, Runtime],
-            EffectFate::LostRequest => &[Write, Commit, Command, Runtime, Reply],
-            EffectFate::Undecided => &[Write, Commit, Commit],
-            EffectFate::Twice => &[Command],
-            EffectFate::Fails => &[Read, Write, Commit, Command, Runtime, Persist],
-        };
+        let classes = fate.strikes();
         let class = classes[self.below(classes.len())];
         let skip = if class == EffectClass::Commit { 0 } else { self.below(5) as u32 };
         What::Effect { machine, class, skip, fate }

@@ -106,6 +106,23 @@ pub enum EffectFate {
 }
 
 impl EffectFate {
+    /// What it happens to; what is there more often is drawn more often.
+    pub(super) fn strikes(self) -> &'static [EffectClass] {
+        use EffectClass::{Command, Commit, Persist, Read, Reply, Runtime, Write};
+        match self {
+            Self::CrashBefore => &EffectClass::ALL,
+            Self::CrashAfter => &[Write, Commit, Command, Runtime, Persist, Reply],
+            // A command that comes behind the barrier of the next coordinator is what epochs are for.
+            Self::CrashLate => &[Write, Commit, Command, Command, Command, Runtime],
+            Self::Late => &[Write, Commit, Command, Runtime],
+            Self::LostAnswer => &[Read, Write, Commit, Command, Runtime],
+            Self::LostRequest => &[Write, Commit, Command, Runtime, Reply],
+            Self::Undecided => &[Write, Commit, Commit],
+            Self::Twice => &[Command],
+            Self::Fails => &[Read, Write, Commit, Command, Runtime, Persist],
+        }
+    }
+
     /// Whether its daemon lives on and is not told what became of the effect.
     pub(super) fn is_silent(self) -> bool {
         matches!(self, Self::LostAnswer | Self::LostRequest | Self::Late | Self::Undecided)

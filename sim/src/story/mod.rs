@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use draw::{Profile, Shape, draw, of_seed};
 pub use fault::{CLASSES, EffectFate, Fault, What};
 pub use idle::{DEPLOYED_WITHIN, idle};
+pub(crate) use past::ADDRESSES;
 pub use words::machine_name;
 
 use crate::specs;

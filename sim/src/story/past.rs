@@ -14,7 +14,7 @@ use crate::world::World;
 /// The addresses of a machine's subnet end in these.
 const PLACES: std::ops::RangeInclusive<u16> = 2..=254;
 /// As many addresses each machine has.
-pub(super) const ADDRESSES: u16 = *PLACES.end() - *PLACES.start() + 1;
+pub(crate) const ADDRESSES: u16 = *PLACES.end() - *PLACES.start() + 1;
 
 impl Story {
     /// The world as the story finds it.
