@@ -86,7 +86,7 @@ sim:
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op all --crashes 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --rivals 1
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- enumerate --op pairs --crashes 1 --later 2 --cancels 1
-	$(CARGO) run --release --locked -p sim --features mutants --bin ployz-sim -- mutants --stories 1000
+	$(CARGO) run --release --locked -p sim --features mutants --bin ployz-sim -- mutants --stories 2000
 	$(CARGO) test --release --locked -p sim --features mutants --lib --test commands
 	$(CARGO) run --release --locked -p sim --bin ployz-sim -- sweep --seeds 0..10000 --thorough
 	@echo "sim: seeds from $(SEED) on"
