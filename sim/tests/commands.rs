@@ -133,10 +133,21 @@ fn every_command_says_the_same_of_a_story() {
 #[test]
 fn every_command_says_the_same_of_a_run_of_an_enumeration() {
     let folder = Folder::new("schedule");
-    let schedule = json!({
-        "v": 2, "scenario": "first", "crashes": 1, "faults": 0, "later": [2], "choices": "6=4",
-    });
-    folder.write("choices.json", &schedule.to_string());
+    let write = |choices: &str| {
+        let schedule = json!({
+            "v": 2, "scenario": "first", "crashes": 1, "faults": 0, "later": [2], "choices": choices,
+        });
+        folder.write("choices.json", &schedule.to_string());
+    };
+    // Choices that nobody asks for would show nothing.
+    write("6=4");
+    for command in ["replay", "explain"] {
+        let out = folder.run(&format!("{command} --json choices.json"));
+        assert_eq!((out.status.code(), out.stdout.as_slice()), (Some(2), b"".as_slice()));
+        let why = String::from_utf8_lossy(&out.stderr);
+        assert!(why.contains("choice 6 has the answers 0 to 3, not 4"), "{why}");
+    }
+    write("6=3");
     let (replay, code) = folder.object("replay --json choices.json");
     assert_eq!(code, 0);
     has(&replay, &OF_A_SCHEDULE, &[]);
@@ -229,7 +240,7 @@ mod broken {
     #[test]
     fn a_sweep_makes_the_first_story_of_each_rule_small_and_says_how_to_see_each_again() {
         let folder = Folder::new("sweep");
-        let sweep = "sweep --seeds 0..9 --nodes 3..5 --plant no_fence,undo_skipped --json";
+        let sweep = "sweep --seeds 0..16 --nodes 3..5 --plant no_fence,undo_skipped --json";
         let (object, code) = folder.object(sweep);
         assert_eq!(code, 1);
         let broken = object["violations"].as_array().expect("all of them");
