@@ -11,7 +11,7 @@ use client::{Client, Message};
 use page::Page;
 use proto_core::api::{OperationRequest, OperationResult, Submission};
 use proto_core::deploy::HostName;
-use proto_core::deploy::spec::{Manifest, ServiceSpec};
+use proto_core::deploy::spec::{Manifest, ServiceSpec, Strategy};
 use proto_core::id::{Namespace, ServiceName};
 use proto_core::runtime::{Network, RestartPolicy};
 use serde_json::Value;
@@ -80,6 +80,7 @@ async fn work(cluster: &Cluster) -> anyhow::Result<usize> {
     // Its ports are the machine's own, so they are claimed.
     let mut agent = cluster.service("v1", 1);
     agent.workload.network = Network::Host;
+    agent.rollout.strategy = Strategy::Recreate;
     agent.routes.clear();
     let mut web = cluster.service("v1", 2);
     web.routes[0].hostnames.push(HostName::new("second.lab.test").unwrap());
